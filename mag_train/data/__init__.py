@@ -1,0 +1,1 @@
+"""Photos, splices made of them, and the truth that the networks are held to."""

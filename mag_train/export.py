@@ -1,0 +1,207 @@
+"""From a run to a bundle: the averaged annotator as ONNX, checked against torch, and its calibration."""
+
+import copy
+import os
+import platform
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from mag_rt import Scanner, bundle
+from mag_rt.bundle import Bundle, Calibration
+from mag_rt.findings import evidence, score
+from mag_rt.pictures import Normalisation, pad, shrink
+from mag_train.config import Config
+from mag_train.data.photos import Photo, labelled_photos
+from mag_train.data.synthesis import Image, spliced
+from mag_train.models.annotator import ANNOTATORS, Annotator
+from mag_train.trainer import RunError, load_checkpoint, split
+
+NORMALISATION = Normalisation(scale=1 / 127.5, offset=-1.0)
+MAX_SIDE = 1024
+MASK_THRESHOLD = 0.5
+LARGEST_DIFFERENCE = 1e-4
+"""Between ONNX Runtime and torch, on any probability of the check pictures."""
+FALSE_ALARMS = 0.03
+"""Share of authentic calibration photos that may be called spliced."""
+MISSED_SPLICES = 0.10
+"""Share of spliced calibration pictures that may be called authentic."""
+UNCALIBRATED = Calibration(slope=1.0, intercept=0.0, authentic=0.0, spliced=1.0)
+
+
+def export(run: Path, out: Path, data: Path | None, weights_licence: str) -> Bundle:
+    """Write the bundle of a run to the folder `out`: of its best checkpoint, or of its last while there is no best.
+
+    The photos of role `calibration` in the manifest of `data` (the run's own unless given), or else the photos that the
+    run held out, calibrate the score. Raises RunError when ONNX Runtime and torch disagree on the network.
+    """
+    best = run / "best.pt"
+    state = load_checkpoint(best if best.is_file() else run / "last.pt")
+    config = Config.model_validate(state["config"])
+    photos = calibration_photos(data or Path(state["data"]))
+    annotator = averaged_annotator(config, state)
+    draft = Bundle(
+        annotator=config.model.annotator,
+        multiple=annotator.side_multiple,
+        max_side=MAX_SIDE,
+        normalisation=NORMALISATION,
+        classes=bundle.CLASS_NAMES,
+        mask_threshold=MASK_THRESHOLD,
+        calibration=UNCALIBRATED,
+        training={},
+        weights_licence=weights_licence,
+        network=to_onnx(annotator),
+    )
+    bundle.save(draft, out)
+    with Scanner(out) as scanner:
+        difference = _disagreement(annotator, scanner, photos)
+        calibration, facts = calibrate(scanner, photos, config.seed)
+    finished = replace(
+        draft, calibration=calibration, training={**_facts(config, state), "torch_difference": difference, **facts}
+    )
+    bundle.save(finished, out)
+    return finished
+
+
+def averaged_annotator(config: Config, state: dict[str, Any]) -> Annotator:
+    """The annotator of a checkpoint with its averaged weights, ready to be used."""
+    annotator = ANNOTATORS[config.model.annotator]()
+    prefix = "module."  # AveragedModel's
+    weights = {name.removeprefix(prefix): each for name, each in state["average"].items() if name.startswith(prefix)}
+    annotator.load_state_dict(weights)
+    return annotator.eval()
+
+
+def to_onnx(annotator: Annotator) -> bytes:
+    """The network as ONNX with batch norm folded into the convolutions; batch, height and width are free."""
+    side = 2 * annotator.side_multiple
+    program = torch.onnx.export(
+        _folded(annotator),
+        (torch.zeros(2, 3, side, side),),
+        input_names=["image"],
+        output_names=["annotation"],
+        dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+def _folded(annotator: Annotator) -> nn.Module:
+    """A copy in which every convolution has taken in the batch norm behind it."""
+    network = copy.deepcopy(annotator)
+    for block in network.modules():
+        if isinstance(block, nn.Sequential):
+            for first, second in pairwise(range(len(block))):
+                conv, norm = block[first], block[second]
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    block[first], block[second] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+    return network
+
+
+def _disagreement(annotator: Annotator, scanner: Scanner, photos: list[Photo]) -> float:
+    """The largest difference of any probability between torch and the bundle on a few photos."""
+    largest = 0.0
+    for photo in photos[:4]:
+        image = scanner.bundle.normalisation([pad(shrink(photo.read()[0], MAX_SIDE), scanner.bundle.multiple)])
+        with torch.no_grad():
+            expected = annotator(torch.from_numpy(image)).numpy()
+        largest = max(largest, float(np.abs(scanner.backend(image) - expected).max()))
+    if not largest <= LARGEST_DIFFERENCE:
+        raise RunError(f"ONNX Runtime differs from torch by {largest:.2g}; {LARGEST_DIFFERENCE} is allowed")
+    return largest
+
+
+def calibration_photos(data: Path) -> list[Photo]:
+    """The photos that calibrate a run on `data`; none of them was trained on."""
+    try:
+        return labelled_photos(data, role="calibration")
+    except ValueError:
+        return split(labelled_photos(data))[0]
+
+
+def calibrate(scanner: Scanner, photos: list[Photo], seed: int) -> tuple[Calibration, dict[str, Any]]:
+    """Fit the score on authentic photos, as they are, and on splices made of them, at even odds.
+
+    The even photos are fitted on, the odd ones say how well it holds: what is measured is returned beside.
+    """
+    on_authentic, on_spliced = _evidence(scanner, photos, seed)
+    slope, intercept = fit_logistic(
+        np.concatenate([on_authentic[::2], on_spliced[::2]]),
+        np.repeat([0.0, 1.0], [len(on_authentic[::2]), len(on_spliced[::2])]),
+    )
+    fitted = Calibration(slope, intercept, authentic=0.0, spliced=1.0)
+    scores_authentic, scores_spliced = (
+        np.array([score(value, fitted) for value in values]) for values in (on_authentic, on_spliced)
+    )
+    spliced_from = float(np.quantile(scores_authentic[::2], 1 - FALSE_ALARMS))
+    authentic_to = min(spliced_from, float(np.quantile(scores_spliced[::2], MISSED_SPLICES)))
+    checked = {
+        "photos": len(photos),
+        "authentic_called_spliced": round(float((scores_authentic[1::2] >= spliced_from).mean()), 4),
+        "authentic_called_authentic": round(float((scores_authentic[1::2] <= authentic_to).mean()), 4),
+        "spliced_called_spliced": round(float((scores_spliced[1::2] >= spliced_from).mean()), 4),
+        "spliced_called_authentic": round(float((scores_spliced[1::2] <= authentic_to).mean()), 4),
+    }
+    return replace(fitted, authentic=authentic_to, spliced=spliced_from), {"calibration_check": checked}
+
+
+def _evidence(scanner: Scanner, photos: list[Photo], seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The evidence of each photo as it is, and of a splice made from it with another of the photos as donor."""
+
+    def donors(rng: np.random.Generator) -> tuple[Image, Image]:
+        return photos[rng.integers(len(photos))].read()
+
+    def evidence_of(image: Image) -> float:
+        probability = scanner.scan_image(image).probability
+        assert probability is not None
+        return evidence(probability)
+
+    values = []
+    for number, photo in enumerate(photos):
+        image, labels = photo.read()
+        rng = np.random.default_rng([seed, 3, number])
+        # Three quarters of the photo, so that making the splice need not enlarge it.
+        size = (image.shape[0] * 3 // 4, image.shape[1] * 3 // 4)
+        values.append((evidence_of(image), evidence_of(spliced(image, labels, donors, size, rng).image)))
+    on_authentic, on_spliced = np.array(values).T
+    return on_authentic, on_spliced
+
+
+def fit_logistic(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Slope and intercept of the logistic regression of y (0 or 1) on x, both of length N, by Newton's method.
+
+    A weak pull of the slope towards 0 keeps it finite when x separates the classes.
+    """
+    design = np.stack([x, np.ones_like(x)], axis=1)
+    weights = np.zeros(2)
+    ridge = np.diag([1e-3, 0.0])
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-design @ weights))
+        gradient = design.T @ (y - p) - ridge @ weights
+        hessian = (design.T * (p * (1 - p))) @ design + ridge
+        step = np.linalg.solve(hessian, gradient)
+        weights += step
+        if np.abs(step).max() < 1e-9:
+            break
+    return float(weights[0]), float(weights[1])
+
+
+def _facts(config: Config, state: dict[str, Any]) -> dict[str, Any]:
+    pictures = state["iteration"] * (config.data.spliced + config.data.authentic)
+    return {
+        "iterations": state["iteration"],
+        "pictures": pictures,
+        "hours": round(state["seconds"] / 3600, 2),
+        "validation_ap": round(state["best"], 4),
+        "machine": f"{os.cpu_count()} x {platform.machine()}, torch {torch.__version__}",
+        "config": config.model_dump(mode="json"),
+    }

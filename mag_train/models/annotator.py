@@ -1,0 +1,97 @@
+"""The annotator G_A: a picture in, splice mask, splice edge and K class maps out. Two of them, `paper` and `edge`."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mag_rt.bundle import CLASS_NAMES
+from mag_train.models.blocks import ConvBlock, ResidualBlock
+from mag_train.models.unet_uc import UNetUC
+
+CHANNELS = 2 + len(CLASS_NAMES)
+"""Annotation channels: 0 splice mask, 1 splice edge, 2... the classes in the order of `CLASS_NAMES`."""
+
+
+class Annotator(nn.Module):
+    """N x 3 x H x W RGB in [-1, 1] to N x (2+K) x H x W in [0, 1]."""
+
+    side_multiple: int
+    """Sides of the input are multiples of this many pixels."""
+
+
+class PaperAnnotator(Annotator):
+    """The authors' annotator: U-Net-UC at 512x512, 48 M parameters, 47 GMAC.
+
+    Sides are multiples of 512.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = UNetUC(outside=CHANNELS)
+        self.side_multiple = self.body.side_multiple
+
+    def forward(self, image: Tensor) -> Tensor:
+        # (tanh(z) + 1) / 2, written as the equal sigmoid(2z): it keeps precision near 0.
+        return torch.sigmoid(2 * self.body(image).float())
+
+
+class NoiseResidual(nn.Module):
+    """Learned 5x5 high-pass filters: their weights are kept zero-mean, so they see noise and not content.
+
+    N x 3 x H x W in [-1, 1] to N x `filters` x H x W. The idea is that of the constrained convolution of Bayar and
+    Stamm (2016), with a zero sum instead of a fixed centre.
+    """
+
+    GAIN = 1.5
+    """Residuals are a few grey levels; this brings them nearer to the range of the picture beside them."""
+
+    def __init__(self, filters: int = 6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.Conv2d(3, filters, 5).weight.detach())
+
+    def forward(self, image: Tensor) -> Tensor:
+        # In float32 whatever the precision of the run: half a grey level, the bfloat16 step near 1, is the signal here.
+        with torch.autocast(image.device.type, enabled=False):
+            high_pass = self.weight - self.weight.mean(dim=(2, 3), keepdim=True)
+            return self.GAIN * functional.conv2d(functional.pad(image, (2, 2, 2, 2), mode="reflect"), high_pass)
+
+
+class EdgeAnnotator(Annotator):
+    """The annotator that ships: a small residual U-Net at half resolution, 4.35 M parameters, 12.3 GMAC at 512x512.
+
+    Sides are multiples of 32.
+    Pixel-unshuffle instead of a strided stem: no pixel is thrown away before the network has looked at its noise.
+    """
+
+    side_multiple = 32
+    WIDTHS = (32, 64, 128, 192, 256)
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = self.WIDTHS
+        self.noise = NoiseResidual(filters=6)
+        self.stem = nn.Sequential(ConvBlock(4 * (3 + 6), widths[0]), ResidualBlock(widths[0]))
+        self.down = nn.ModuleList(
+            nn.Sequential(ConvBlock(fine, coarse, stride=2), ResidualBlock(coarse)) for fine, coarse in pairwise(widths)
+        )
+        self.gate = nn.Sequential(nn.Conv2d(widths[-1], widths[-1], 1), nn.Sigmoid())
+        self.up = nn.ModuleList(
+            ConvBlock(coarse + fine, fine) for fine, coarse in zip(widths[-2::-1], widths[:0:-1], strict=True)
+        )
+        self.head = nn.Conv2d(widths[0], 4 * CHANNELS, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        views = torch.cat([image, self.noise(image)], dim=1)
+        levels = [self.stem(functional.pixel_unshuffle(views, 2))]
+        for down in self.down:
+            levels.append(down(levels[-1]))
+        x = levels.pop()
+        x = x * self.gate(x.mean(dim=(2, 3), keepdim=True))  # what the whole picture is like, to every pixel
+        for up in self.up:
+            x = up(torch.cat([functional.interpolate(x, scale_factor=2.0), levels.pop()], dim=1))
+        return torch.sigmoid(functional.pixel_shuffle(self.head(x), 2).float())
+
+
+ANNOTATORS: dict[str, type[Annotator]] = {"paper": PaperAnnotator, "edge": EdgeAnnotator}
