@@ -1,0 +1,20 @@
+"""What runs the network: one module each, one small protocol."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Backend(Protocol):
+    """A network that is ready to run."""
+
+    name: str
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Normalised pictures N x 3 x H x W to annotations N x (2+K) x H x W in [0, 1]."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the network holds; calling it again does nothing."""
+        ...

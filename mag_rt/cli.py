@@ -1,0 +1,204 @@
+"""magrt, the command line of the runtime."""
+
+import json
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime, timezone
+from enum import Enum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import cv2
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mag_rt import Finding, MagrtError, Scanner, __version__
+from mag_rt.sinks.images import ImageSink
+from mag_rt.sinks.jsonl import SCHEMA, JsonlSink
+from mag_rt.sources import Frame, find
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+errors = Console(stderr=True)
+terminal = Console()
+if not terminal.is_terminal:
+    terminal.width = 4096  # a pipe has no width to wrap at
+
+UNUSABLE, SOME_UNREADABLE, NOT_WRITTEN, SPLICE_FOUND, INTERRUPTED = 2, 3, 4, 10, 130
+SHOWN = 20
+"""Rows of the summary table."""
+
+
+class FailOn(str, Enum):
+    """Verdicts that `--fail-on` takes."""
+
+    spliced = "spliced"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        terminal.print(f"magrt {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def magrt(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Find which pixels of a photograph were pasted in from another one. Nothing leaves this machine."""
+
+
+@app.command()
+def scan(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Pictures, folders (recursive) or globs.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results go; sources are never touched.")],
+    model: Annotated[
+        Path | None, typer.Option(metavar="BUNDLE", help="Folder or zip of another annotator than the one that ships.")
+    ] = None,
+    max_side: Annotated[
+        int | None,
+        typer.Option(min=32, metavar="PIXELS", help="Shrink pictures with a longer side to it. [model's own]"),
+    ] = None,
+    fail_on: Annotated[FailOn | None, typer.Option(help="Exit with status 10 when a picture has this verdict.")] = None,
+) -> None:
+    """Localise splices in pictures.
+
+    Writes findings.jsonl (one line for each picture, in source order), masks/, overlays/ and run.json to DIR and prints
+    the most suspicious pictures first.
+
+    Exit status: 0 all scanned; 3 finished, some sources unreadable; 2 usage or model error, no such source, nothing to
+    scan; 4 results could not be written; 10 with --fail-on spliced when a picture is; 130 interrupted.
+    """
+    _silence_opencv()
+    begun, started = time.perf_counter(), datetime.now(timezone.utc)
+    findings: list[Finding] = []
+    try:
+        frames = find(sources, exclude=out)
+        with Scanner(model, max_side=max_side) as scanner:
+            _scan_into(out, scanner, frames, findings)
+            options = {"sources": sources, "max_side": scanner.max_side, "fail_on": fail_on and fail_on.value}
+            _write_run(out, scanner, findings, options, started, time.perf_counter() - begun)
+    except MagrtError as error:
+        _stop(str(error), UNUSABLE)
+    except OSError as error:
+        _stop(f"cannot write results to {error.filename or out}: {error.strerror or error}", NOT_WRITTEN)
+    except KeyboardInterrupt:
+        _stop(f"interrupted after {len(findings)} pictures; their results are in {out}", INTERRUPTED)
+    _summarise(findings, out, time.perf_counter() - begun)
+    if fail_on and any(finding.verdict == fail_on.value for finding in findings):
+        raise typer.Exit(SPLICE_FOUND)
+    if any(finding.error for finding in findings):
+        raise typer.Exit(SOME_UNREADABLE)
+
+
+def _scan_into(out: Path, scanner: Scanner, frames: list[Frame], findings: list[Finding]) -> None:
+    """Write the results of every frame below `out` as they come and collect the findings without their pixels."""
+    images = ImageSink(out)
+    with closing(JsonlSink(out)) as lines, _progress(len(frames)) as advance:
+        for finding in scanner.scan_frames(frames):
+            lines.write(finding, *images.write(finding))
+            findings.append(finding.without_pixels())
+            advance()
+
+
+def _silence_opencv() -> None:
+    """Its decoders log to stderr what findings.jsonl says better."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def _stop(message: str, status: int) -> NoReturn:
+    errors.print(f"magrt: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(status)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on a terminal; the function that it gives moves it on by one picture."""
+    columns = (TextColumn("scanning"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda: progress.advance(task)
+
+
+def _counts(findings: list[Finding]) -> dict[str, int]:
+    counts = Counter(finding.verdict or "unreadable" for finding in findings)
+    return {name: counts[name] for name in ("spliced", "inconclusive", "authentic", "unreadable")}
+
+
+def _write_run(
+    out: Path, scanner: Scanner, findings: list[Finding], options: dict[str, Any], started: datetime, seconds: float
+) -> None:
+    run = {
+        "schema": SCHEMA,
+        "versions": {
+            "magrt": __version__,
+            "python": platform.python_version(),
+            scanner.backend.name: version(scanner.backend.name),
+        },
+        "model": {"annotator": scanner.bundle.annotator, "sha256": scanner.bundle.sha256},
+        "backend": scanner.backend.name,
+        "options": options,
+        "counts": {"pictures": len(findings), **_counts(findings)},
+        "timings": {
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+            "pictures_per_second": round(len(findings) / seconds, 3),
+        },
+    }
+    partial = out / "run.json.partial"
+    partial.write_text(json.dumps(run, indent=2) + "\n", encoding="ascii")
+    os.replace(partial, out / "run.json")
+
+
+VERDICT_STYLES = {"spliced": "bold red", "inconclusive": "yellow", "authentic": "green"}
+
+
+def _summarise(findings: list[Finding], out: Path, seconds: float) -> None:
+    """The most suspicious pictures first, then what could not be read, then the totals."""
+    ranked = sorted((each for each in findings if each.score is not None), key=lambda each: -(each.score or 0))
+    if ranked:
+        table = Table(box=None, pad_edge=False)
+        for heading, justify in (("score", "right"), ("verdict", "left"), ("regions", "right"), ("area", "right")):
+            table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+        table.add_column("picture", overflow="fold")
+        for finding in ranked[:SHOWN]:
+            verdict = finding.verdict or ""
+            area = sum(region.area_fraction for region in finding.regions)
+            cells = (
+                f"{finding.score:.2f}",
+                f"[{VERDICT_STYLES[verdict]}]{verdict}[/]",
+                str(len(finding.regions)),
+                f"{area:.1%}",
+            )
+            table.add_row(*cells, escape(_printable(finding.source)))
+        terminal.print(table)
+        if len(ranked) > SHOWN:
+            terminal.print(f"... and {len(ranked) - SHOWN} less suspicious", highlight=False)
+    for finding in findings:
+        if finding.error:
+            line = f"unreadable: {_printable(finding.source)}: {finding.error.message}"
+            errors.print(line, markup=False, highlight=False, soft_wrap=True)
+    counts = ", ".join(f"{count} {name}" for name, count in _counts(findings).items() if count)
+    rate = len(findings) / seconds
+    terminal.print(
+        f"{counts} in {seconds:.1f} s ({rate:.1f} pictures/s); results in {out}", markup=False, highlight=False
+    )
+
+
+def _printable(path: str | None) -> str:
+    """A path as it can be shown: control characters and undecodable bytes become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in path or "")
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,21 @@
+"""What can go wrong, for callers to catch: few and exact."""
+
+
+class MagrtError(Exception):
+    """Base of every error that mag_rt raises on purpose; the message is one line for a person."""
+
+
+class BundleError(MagrtError):
+    """The model bundle is missing, damaged, incomplete or of a newer format."""
+
+
+class SourceError(MagrtError):
+    """A source that does not exist, or sources in which there is nothing to scan."""
+
+
+class PictureError(MagrtError):
+    """A picture that cannot be read. `kind` is one of: empty, truncated, not-a-picture, too-small, too-large."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind

@@ -1,0 +1,99 @@
+"""Pictures on their way to the network and back: decode, shrink, pad, normalise, map back."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mag_rt.errors import PictureError
+
+Picture = NDArray[np.uint8]
+"""H x W x 3, BGR, as a viewer shows it."""
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+"""File names that a folder scan picks up, lower case."""
+
+_JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+
+
+def decode(data: bytes) -> Picture:
+    """The picture in an encoded file: 8 bits, three channels, EXIF orientation applied, alpha dropped.
+
+    16-bit, grey, palette and CMYK pictures are converted; of an animation the first frame is taken.
+    Raises PictureError: empty, truncated, not-a-picture, or too-large for OpenCV.
+    """
+    if not data:
+        raise PictureError("empty", "the file is empty")
+    if _is_cut_off(data):
+        raise PictureError("truncated", "the file ends in the middle of the picture")
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        if "CV_IO_MAX_IMAGE" in str(error):
+            raise PictureError("too-large", "the picture claims more pixels than can be decoded") from None
+        raise PictureError("not-a-picture", "the file cannot be decoded") from None
+    if picture is None:
+        raise PictureError("not-a-picture", "the file is no picture that can be decoded")
+    return picture
+
+
+def _is_cut_off(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end; some decoders would hand over the rest as grey.
+
+    The end of a JPEG is looked for behind its first scan, since an EXIF thumbnail brings an end of its own.
+    """
+    if data.startswith(_JPEG):
+        return data.find(_JPEG_END, _first_scan(data)) < 0
+    return data.startswith(_PNG) and data.find(_PNG_END, len(data) - 4096 if len(data) > 4096 else 0) < 0
+
+
+def _first_scan(data: bytes) -> int:
+    """Where the first start-of-scan marker of a JPEG lies; the end of the data if there is none."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        if data[at : at + 2] == _JPEG_SCAN:
+            return at
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return len(data)
+
+
+def shrink(picture: Picture, max_side: int) -> Picture:
+    """The picture with its longer side at most `max_side` pixels, shape kept; a smaller one is returned as it is.
+
+    Never enlarged and never stretched: the traces of a splice live at the scale of the pixels.
+    """
+    height, width = picture.shape[:2]
+    factor = max_side / max(height, width)
+    if factor >= 1:
+        return picture
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def pad(picture: Picture, multiple: int) -> Picture:
+    """The picture mirrored outwards at the right and at the bottom until its sides are multiples of `multiple`."""
+    height, width = picture.shape[:2]
+    down, right = -height % multiple, -width % multiple
+    return cv2.copyMakeBorder(picture, 0, down, 0, right, cv2.BORDER_REFLECT_101) if down or right else picture
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How a network wants its pixels: value * scale + offset, RGB."""
+
+    scale: float
+    offset: float
+
+    def __call__(self, pictures: list[Picture]) -> NDArray[np.float32]:
+        """Pictures of one shape, H x W x 3 BGR, to N x 3 x H x W RGB float32."""
+        mean = -self.offset / self.scale
+        return cv2.dnn.blobFromImages(pictures, self.scale, mean=(mean, mean, mean), swapRB=True)
+
+
+def map_back(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """A map of a picture that was shrunk, h x w, at the picture's own `size` (height, width)."""
+    if plane.shape == size:
+        return plane
+    return cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)

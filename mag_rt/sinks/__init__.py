@@ -1,0 +1,1 @@
+"""Where findings go: one module for each kind of output."""

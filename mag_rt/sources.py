@@ -1,0 +1,63 @@
+"""From what the user names (files, folders, globs) to the pictures to scan, in a stable order."""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mag_rt.errors import SourceError
+from mag_rt.pictures import SUFFIXES
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture to scan: a file, or a frame of a video."""
+
+    source: str | None
+    """The path as the user would write it; None for a picture in memory."""
+    index: int | None = None
+    """Number of the frame in its video, from 0; None for a picture."""
+    time_s: float | None = None
+    """Time of the frame in its video, seconds; None for a picture."""
+
+
+def find(sources: Iterable[str | os.PathLike[str]], exclude: Path | None = None) -> list[Frame]:
+    """The pictures that `sources` name, each once: sources in the order given, folders walked recursively by name.
+
+    A file that is named is taken whatever its suffix; in folders only `SUFFIXES` count, symbolic links to folders are
+    not followed, and nothing below `exclude` (the results of a scan) is taken.
+
+    Raises SourceError when a source does not exist or when there is nothing to scan.
+    """
+    excluded = None if exclude is None else os.path.abspath(exclude) + os.sep
+    found: dict[str, Frame] = {}
+    for source in sources:
+        for path in _expand(os.fspath(source)):
+            absolute = os.path.abspath(path)
+            if excluded is None or not absolute.startswith(excluded):
+                found.setdefault(absolute, Frame(path))
+    if not found:
+        raise SourceError("nothing to scan: no JPEG, PNG, WebP, TIFF or BMP in " + ", ".join(map(str, sources)))
+    return list(found.values())
+
+
+def _expand(source: str) -> Iterator[str]:
+    if os.path.isdir(source):
+        yield from _walk(source)
+    elif os.path.lexists(source):
+        yield source
+    elif glob.has_magic(source):
+        matches = sorted(glob.glob(source, recursive=True))
+        if not matches:
+            raise SourceError(f"{source}: matches nothing")
+        for match in matches:
+            yield from _walk(match) if os.path.isdir(match) else [match]
+    else:
+        raise SourceError(f"{source}: no such file or folder")
+
+
+def _walk(folder: str) -> Iterator[str]:
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (os.path.join(parent, name) for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES)
