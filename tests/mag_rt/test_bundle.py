@@ -1,0 +1,76 @@
+"""A bundle that is damaged, incomplete or of a newer format is refused with a message that says which."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mag_rt import BundleError, bundle
+from mag_rt.bundle import Bundle
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    manifest = json.loads((folder / "bundle.json").read_text())
+    change(manifest)
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+
+
+def test_what_was_saved_is_what_is_loaded(red_bundle: Bundle, red_model: Path) -> None:
+    assert bundle.load(red_model) == red_bundle
+
+
+@pytest.mark.parametrize("whole_folder", [True, False])
+def test_a_zip_of_it_is_a_bundle_too(red_bundle: Bundle, red_model: Path, tmp_path: Path, whole_folder: bool) -> None:
+    root, base = (tmp_path, red_model.name) if whole_folder else (red_model, None)
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", root, base)
+    assert bundle.load(Path(archive)) == red_bundle
+
+
+def test_a_changed_network_is_damaged(red_model: Path) -> None:
+    network = red_model / "annotator.onnx"
+    network.write_bytes(network.read_bytes()[:-1] + b"\0")
+    with pytest.raises(BundleError, match=r"annotator\.onnx is damaged"):
+        bundle.load(red_model)
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "annotator.onnx"])
+def test_a_missing_file_is_named(red_model: Path, name: str) -> None:
+    (red_model / name).unlink()
+    with pytest.raises(BundleError, match=f"incomplete: {name} is missing"):
+        bundle.load(red_model)
+
+
+def test_a_newer_format_is_refused(red_model: Path) -> None:
+    edit(red_model, lambda manifest: manifest.update(format=2))
+    with pytest.raises(BundleError, match="newer"):
+        bundle.load(red_model)
+
+
+@pytest.mark.parametrize("key", ["format", "input", "calibration", "files", "classes"])
+def test_a_missing_key_is_named(red_model: Path, key: str) -> None:
+    edit(red_model, lambda manifest: manifest.pop(key))
+    with pytest.raises(BundleError, match=key):
+        bundle.load(red_model)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '"bundle"', '{"format": "one"}', '{"format": 1, "files": 3}'])
+def test_a_manifest_of_nonsense_is_refused(red_model: Path, text: str) -> None:
+    (red_model / "bundle.json").write_text(text)
+    with pytest.raises(BundleError):
+        bundle.load(red_model)
+
+
+def test_no_bundle_there(tmp_path: Path) -> None:
+    (tmp_path / "file.zip").write_bytes(b"not a zip")
+    for name in ("nothing", "file.zip"):
+        with pytest.raises(BundleError, match=name):
+            bundle.load(tmp_path / name)
+
+
+def test_the_bundle_that_ships_is_sound() -> None:
+    shipped = bundle.load(bundle.bundled())
+    assert shipped.annotator == "edge" and shipped.multiple == 32 and shipped.classes == bundle.CLASS_NAMES
+    assert 0 <= shipped.calibration.authentic <= shipped.calibration.spliced <= 1

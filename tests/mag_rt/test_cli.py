@@ -1,0 +1,199 @@
+"""magrt scan as its user types it: what is written, what is printed, what the exit status says."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.conftest import grey_with_red_box, save
+
+
+def magrt(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from mag_rt.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "findings.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    folder = tmp_path / "inbox"
+    save(folder / "clean.png", grey_with_red_box(60, 80))
+    save(folder / "deep" / "pasted.png", grey_with_red_box(90, 50, (10, 20, 25, 30)))
+    save(folder / "pasted.png", grey_with_red_box(64, 96, (30, 5, 20, 20)))
+    return folder
+
+
+def test_a_scan_writes_what_it_promises(inbox: Path, red_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = magrt("scan", inbox, "--out", out, "--model", red_model)
+    assert done.returncode == 0, done.stderr
+    found = lines(out)
+    assert [line["source"] for line in found] == [
+        "../inbox/clean.png",
+        "../inbox/pasted.png",
+        "../inbox/deep/pasted.png",
+    ]
+    assert list(found[0]) == [
+        "schema", "source", "frame", "time_s", "width", "height", "sha256", "score", "verdict", "regions", "objects",
+        "mask", "overlay", "error",
+    ]  # fmt: skip
+    assert [line["verdict"] for line in found] == ["authentic", "spliced", "spliced"]
+    assert found[1]["regions"][0]["bbox"] == [30, 5, 20, 20]
+    assert found[2]["regions"][0]["bbox"] == [10, 20, 25, 30]
+    for line in found:
+        source, mask, overlay = (cv2.imread(str(out / line[key])) for key in ("source", "mask", "overlay"))
+        assert source.shape == mask.shape == overlay.shape
+        assert np.abs(mask[..., 0].astype(int) - source[..., 2]).max() <= 1  # spliced is what is red
+    assert len({line["mask"] for line in found}) == 3  # two sources of the same name
+    run = json.loads((out / "run.json").read_text())
+    assert run["counts"] == {"pictures": 3, "spliced": 2, "inconclusive": 0, "authentic": 1, "unreadable": 0}
+    assert run["backend"] == "onnxruntime" and len(run["model"]["sha256"]) == 64
+
+
+def test_the_most_suspicious_picture_is_named_first(inbox: Path, red_model: Path, tmp_path: Path) -> None:
+    printed = magrt("scan", inbox, "--out", tmp_path / "out", "--model", red_model).stdout.splitlines()
+    rows = [line for line in printed if ".png" in line]
+    assert "spliced" in rows[0] and "spliced" in rows[1] and "authentic" in rows[2]
+    assert "\x1b" not in "".join(printed)  # no colours off a terminal
+
+
+def test_bad_files_get_an_error_line_and_cost_nothing_else(red_model: Path, tmp_path: Path) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "out"
+    scene = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8), (0, 0), 2)
+    save(inbox / "grey.jpg", cv2.cvtColor(scene, cv2.COLOR_BGR2GRAY))
+    save(inbox / "deep16.png", scene.astype(np.uint16) * 257)
+    whole = save(inbox / "whole.jpg", scene).read_bytes()
+    (inbox / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (inbox / "zero.png").touch()
+    (inbox / "text.jpg").write_text("hello")
+    (inbox / "cmyk.jpg").write_bytes((Path(__file__).parent / "cmyk.jpg").read_bytes())
+    (inbox / "folder.jpg").mkdir()
+    done = magrt("scan", inbox, "--out", out, "--model", red_model)
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    found = {Path(line["source"]).name: line for line in lines(out)}
+    readable = {"grey.jpg", "deep16.png", "whole.jpg", "cmyk.jpg"}
+    failed = {"truncated.jpg": "truncated", "zero.png": "empty", "text.jpg": "not-a-picture"}
+    assert set(found) == readable | set(failed)
+    assert all(found[name]["error"] is None and found[name]["verdict"] for name in readable)
+    for name, kind in failed.items():
+        assert found[name]["error"]["type"] == kind and found[name]["error"]["message"]
+        assert [found[name][key] for key in ("score", "verdict", "regions", "objects", "mask")] == [None] * 5
+        assert f"{name}: " in done.stderr
+    assert json.loads((out / "run.json").read_text())["counts"]["unreadable"] == 3
+
+
+@pytest.mark.parametrize("name", ["späße 写真.jpg", "new\nline.png", "[bold]x[/].png", "-dash.png", "a" * 240 + ".jpg"])
+def test_any_name_is_just_a_name(name: str, red_model: Path, tmp_path: Path) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "out"
+    save(inbox / name, grey_with_red_box(40, 40))
+    done = magrt("scan", inbox, "--out", out, "--model", red_model)
+    assert done.returncode == 0, done.stderr
+    (line,) = lines(out)
+    assert line["source"] == os.path.join("..", "inbox", name)
+    assert (out / line["mask"]).is_file() and (out / line["overlay"]).is_file()
+
+
+def test_a_name_that_is_no_unicode(red_model: Path, tmp_path: Path) -> None:
+    path = os.path.join(os.fsencode(tmp_path), b"inbox", b"latin-\xe9.png")
+    os.mkdir(os.path.dirname(path))
+    Path(os.fsdecode(path)).write_bytes(cv2.imencode(".png", grey_with_red_box(40, 40))[1].tobytes())
+    done = magrt("scan", tmp_path / "inbox", "--out", tmp_path / "out", "--model", red_model)
+    assert done.returncode == 0, done.stderr
+    assert os.fsencode(lines(tmp_path / "out")[0]["source"]).endswith(b"latin-\xe9.png")
+
+
+def test_sources_stay_untouched_and_results_are_not_scanned_again(inbox: Path, red_model: Path) -> None:
+    def state() -> dict[str, tuple[bytes, int]]:
+        return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in inbox.rglob("*.png") if "out" not in p.parts}
+
+    before = state()
+    for _ in range(2):
+        assert magrt("scan", inbox, "--out", inbox / "out", "--model", red_model).returncode == 0
+        assert len(lines(inbox / "out")) == 3
+    assert state() == before
+
+
+def test_fail_on_wins_over_unreadable(inbox: Path, red_model: Path, tmp_path: Path) -> None:
+    arguments = ("--out", tmp_path / "out", "--model", red_model, "--fail-on", "spliced")
+    assert magrt("scan", inbox / "clean.png", *arguments).returncode == 0
+    assert magrt("scan", inbox, *arguments).returncode == 10
+    (inbox / "bad.jpg").touch()
+    assert magrt("scan", inbox, *arguments).returncode == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["gone.jpg"], "gone.jpg: no such file"),
+        (["empty"], "nothing to scan"),
+        (["inbox", "--model", "empty"], "bundle.json is missing"),
+        (["inbox", "--max-side", "1"], "max-side"),
+        (["inbox", "--fail-on", "nothing"], "fail-on"),
+    ],
+)
+def test_usage_and_model_errors_exit_2_with_one_message(
+    arguments: list[str], said: str, inbox: Path, red_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    model = [] if "--model" in arguments else ["--model", red_model]
+    done = magrt("scan", *arguments, "--out", "out", *model, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_results_that_cannot_be_written_exit_4(inbox: Path, red_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file where the folder should be")
+    done = magrt("scan", inbox, "--out", tmp_path / "out", "--model", red_model)
+    assert done.returncode == 4
+    assert "cannot write results" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_exits_4(inbox: Path, red_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "findings.jsonl").symlink_to("/dev/full")
+    done = magrt("scan", inbox, "--out", tmp_path / "out", "--model", red_model)
+    assert done.returncode == 4
+    assert "No space left" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_ctrl_c_exits_130_and_keeps_what_was_done(red_model: Path, tmp_path: Path) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "out"
+    for index in range(300):
+        save(inbox / f"{index:03d}.png", grey_with_red_box(250, 250))
+    command = [
+        sys.executable,
+        "-c",
+        "from mag_rt.cli import main; main()",
+        "scan",
+        inbox,
+        "--out",
+        out,
+        "--model",
+        red_model,
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not ((out / "findings.jsonl").exists() and lines(out)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted after" in said and "Traceback" not in said
+    assert 0 < len(lines(out)) < 300
+
+
+def test_version() -> None:
+    assert magrt("--version").stdout.startswith("magrt 0.")

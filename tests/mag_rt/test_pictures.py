@@ -1,0 +1,102 @@
+"""Decoding refuses what is no picture, and nothing is ever enlarged or stretched."""
+
+import struct
+
+import cv2
+import numpy as np
+import pytest
+
+from mag_rt.errors import PictureError
+from mag_rt.pictures import Normalisation, decode, map_back, pad, shrink
+from tests.conftest import grey_with_red_box
+
+SCENE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8), (0, 0), 3)
+
+
+def encoded(picture: np.ndarray, suffix: str) -> bytes:
+    return cv2.imencode(suffix, picture)[1].tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".bmp"])
+def test_decodes_every_promised_format(suffix: str) -> None:
+    picture = decode(encoded(SCENE, suffix))
+    assert picture.shape == SCENE.shape and picture.dtype == np.uint8
+    assert np.abs(picture.astype(int) - SCENE).mean() < 3
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".bmp"])
+@pytest.mark.parametrize("kept", [0.3, 0.7, 0.98])
+def test_refuses_a_file_that_was_cut_off(suffix: str, kept: float) -> None:
+    data = encoded(SCENE, suffix)
+    with pytest.raises(PictureError):
+        decode(data[: int(len(data) * kept)])
+
+
+def test_a_jpeg_cut_off_behind_a_whole_thumbnail_is_truncated() -> None:
+    data = encoded(SCENE, ".jpg")
+    thumbnail = encoded(SCENE[:16, :16], ".jpg")
+    with_thumbnail = data[:2] + b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + data[2:]
+    assert decode(with_thumbnail).shape == SCENE.shape
+    with pytest.raises(PictureError) as caught:
+        decode(with_thumbnail[:-40])
+    assert caught.value.kind == "truncated"
+
+
+def test_bytes_behind_the_end_of_a_jpeg_are_no_damage() -> None:
+    assert decode(encoded(SCENE, ".jpg") + b"trailing bytes of a phone").shape == SCENE.shape
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"), [(b"", "empty"), (b"just text", "not-a-picture"), (b"\xff\xd8\xff", "truncated")]
+)
+def test_says_what_is_wrong(data: bytes, kind: str) -> None:
+    with pytest.raises(PictureError) as caught:
+        decode(data)
+    assert caught.value.kind == kind
+
+
+def test_grey_and_16_bit_become_8_bit_colour() -> None:
+    grey = cv2.cvtColor(SCENE, cv2.COLOR_BGR2GRAY)
+    expected = np.repeat(grey[..., None], 3, axis=2)
+    assert np.array_equal(decode(encoded(grey, ".png")), expected)
+    assert np.abs(decode(encoded(grey.astype(np.uint16) * 257, ".png")).astype(int) - expected).max() <= 1
+
+
+def exif_with_orientation(orientation: int) -> bytes:
+    tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    payload = b"Exif\0\0" + tiff
+    return b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
+
+
+def test_exif_orientation_is_applied() -> None:
+    data = encoded(SCENE, ".jpg")
+    upright = decode(data)
+    turned = decode(data[:2] + exif_with_orientation(6) + data[2:])
+    assert np.array_equal(turned, cv2.rotate(upright, cv2.ROTATE_90_CLOCKWISE))
+
+
+def test_shrink_never_enlarges_and_keeps_the_shape() -> None:
+    assert shrink(SCENE, 160) is SCENE
+    assert shrink(SCENE, 80).shape == (60, 80, 3)
+    assert shrink(np.zeros((2, 5000, 3), np.uint8), 100).shape == (1, 100, 3)
+
+
+def test_pad_mirrors_at_the_right_and_at_the_bottom() -> None:
+    padded = pad(SCENE, 32)
+    assert padded.shape == (128, 160, 3)
+    assert np.array_equal(padded[:120], SCENE)
+    assert np.array_equal(padded[120:], SCENE[118:110:-1])
+    assert pad(np.zeros((1, 1, 3), np.uint8), 32).shape == (32, 32, 3)
+
+
+def test_normalisation_gives_planar_rgb_in_its_range() -> None:
+    blob = Normalisation(scale=1 / 127.5, offset=-1.0)([grey_with_red_box(2, 2, (0, 0, 1, 2))])
+    assert blob.shape == (1, 3, 2, 2) and blob.dtype == np.float32
+    np.testing.assert_allclose(blob[0, 0], [[1, -1], [1, -1]], atol=1e-6)  # red
+    np.testing.assert_allclose(blob[0, 2], [[-1, 90 / 127.5 - 1]] * 2, atol=1e-6)  # blue
+
+
+def test_map_back_keeps_a_map_that_was_not_shrunk() -> None:
+    plane = np.random.default_rng(0).random((7, 9), dtype=np.float32)
+    assert map_back(plane, (7, 9)) is plane
+    assert map_back(plane, (70, 90)).shape == (70, 90)

@@ -1,0 +1,138 @@
+"""The road from source to finding, with a network whose answer is known: spliced is what is red."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mag_rt import Scanner
+from mag_rt.scanner import WINDOW
+from tests.conftest import grey_with_red_box, save
+
+
+@pytest.fixture
+def scanner(red_model: Path):
+    with Scanner(red_model) as scanner:
+        yield scanner
+
+
+def test_the_map_lies_where_the_splice_is_at_the_size_of_the_picture(scanner: Scanner) -> None:
+    picture = grey_with_red_box(75, 101, (40, 30, 21, 17))
+    finding = scanner.scan_image(picture)
+    assert (finding.width, finding.height) == (101, 75)
+    assert finding.probability is not None and finding.probability.dtype == np.float32
+    np.testing.assert_allclose(finding.probability, picture[..., 2] / 255, atol=1e-6)
+    assert [region.bbox for region in finding.regions] == [(40, 30, 21, 17)]
+    assert finding.verdict == "spliced" and finding.score is not None and finding.score > 0.9
+
+
+def test_a_large_picture_is_shrunk_for_the_network_and_its_map_brought_back(scanner: Scanner) -> None:
+    picture = grey_with_red_box(600, 1000, (400, 300, 200, 100))  # max_side of the bundle is 256
+    finding = scanner.scan_image(picture)
+    assert finding.probability is not None and finding.probability.shape == (600, 1000)
+    (region,) = finding.regions
+    assert np.abs(np.array(region.bbox) - (400, 300, 200, 100)).max() <= 4
+    assert np.abs(finding.probability - picture[..., 2] / 255).mean() < 0.01
+
+
+def test_max_side_can_be_chosen(red_model: Path) -> None:
+    picture = grey_with_red_box(600, 1000, (401, 301, 9, 9))
+    with Scanner(red_model, max_side=1000) as scanner:
+        assert [region.bbox for region in scanner.scan_image(picture).regions] == []  # 81 of 600,000 pixels: a speck
+        probability = scanner.scan_image(picture).probability
+    assert probability is not None and probability[301:310, 401:410].min() > 0.99
+
+
+def test_nothing_suspicious(scanner: Scanner) -> None:
+    finding = scanner.scan_image(grey_with_red_box(64, 64))
+    assert finding.verdict == "authentic" and finding.regions == [] and finding.error is None
+
+
+def test_pictures_of_many_shapes_keep_their_order(scanner: Scanner) -> None:
+    rng = np.random.default_rng(0)
+    sizes = [tuple(int(side) for side in rng.integers(1, 200, 2)) for _ in range(3 * WINDOW + 1)]
+    pictures = [grey_with_red_box(h, w, (0, 0, w // 2, h // 2)) for h, w in sizes]
+    findings = scanner.scan_images(pictures)
+    assert [(finding.height, finding.width) for finding in findings] == sizes
+    for finding, picture in zip(findings, pictures, strict=True):
+        assert finding.probability is not None
+        np.testing.assert_allclose(finding.probability, picture[..., 2] / 255, atol=1e-6)
+
+
+def test_files_come_in_source_order_with_their_hash_and_errors_in_their_place(scanner: Scanner, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for index in range(2 * WINDOW):
+        save(folder / f"{index:02d}.png", grey_with_red_box(20 + index, 30))
+    (folder / "05.png").write_bytes(b"not a picture")
+    findings = list(scanner.scan([folder]))
+    assert [Path(finding.source or "").name for finding in findings] == [
+        f"{index:02d}.png" for index in range(2 * WINDOW)
+    ]
+    for index, finding in enumerate(findings):
+        if index == 5:
+            assert finding.error is not None and finding.error.type == "not-a-picture"
+            assert finding.score is None and finding.verdict is None and finding.probability is None
+        else:
+            assert finding.error is None and finding.height == 20 + index
+        assert finding.sha256 == hashlib.sha256((folder / f"{index:02d}.png").read_bytes()).hexdigest()
+
+
+def test_a_file_that_vanishes_costs_one_finding(scanner: Scanner, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for name in ("a.png", "b.png"):
+        save(folder / name, grey_with_red_box(40, 40))
+    findings = scanner.scan([folder])
+    (folder / "a.png").unlink()
+    first, second = findings
+    assert first.error is not None and first.error.type == "unreadable"
+    assert second.error is None
+
+
+def test_scanning_is_lazy(scanner: Scanner, tmp_path: Path) -> None:
+    for index in range(20 * WINDOW):
+        save(tmp_path / "in" / f"{index:03d}.png", grey_with_red_box(8, 8))
+    findings = scanner.scan([tmp_path / "in"])
+    next(findings)
+    (tmp_path / "in" / f"{20 * WINDOW - 1:03d}.png").unlink()  # far ahead of what was asked for
+    *_, last = findings
+    assert last.error is not None
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros(4, np.uint8), [[0]]],
+)
+def test_an_array_that_is_no_picture_is_refused(scanner: Scanner, array) -> None:
+    with pytest.raises(ValueError, match="a picture is"):
+        scanner.scan_image(array)
+
+
+def test_a_grey_array_is_a_picture(scanner: Scanner) -> None:
+    finding = scanner.scan_image(np.full((33, 47), 255, np.uint8))
+    assert finding.probability is not None and finding.probability.min() > 0.99
+
+
+def test_the_given_array_is_not_changed(scanner: Scanner) -> None:
+    picture = grey_with_red_box(50, 50, (10, 10, 20, 20))
+    before = picture.copy()
+    scanner.scan_image(picture)
+    assert np.array_equal(picture, before)
+
+
+def test_importing_mag_rt_is_light() -> None:
+    heavy = "torch", "mag_train", "onnxruntime", "openvino", "onnx", "pycuda", "tensorrt"
+    code = f"import sys, mag_rt; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_mag_rt_works_where_torch_and_mag_train_are_not_installed(red_model: Path) -> None:
+    code = f"""
+import sys
+sys.modules["torch"] = sys.modules["mag_train"] = None  # importing them now fails
+import numpy, mag_rt, mag_rt.cli
+print(mag_rt.Scanner({str(red_model)!r}).scan_image(numpy.zeros((9, 9, 3), numpy.uint8)).verdict)
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "authentic"

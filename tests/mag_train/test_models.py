@@ -1,0 +1,93 @@
+"""The networks: sizes, shapes, ranges, eq. 1."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mag_train.models.annotator import EdgeAnnotator, NoiseResidual, PaperAnnotator
+from mag_train.models.compositing import attention_blend
+from mag_train.models.discriminator import PatchDiscriminator
+from mag_train.models.retoucher import Retoucher
+from mag_train.models.unet_uc import UNetUC
+
+
+def parameters(network: nn.Module) -> float:
+    return sum(each.numel() for each in network.parameters()) / 1e6
+
+
+def multiply_adds(network: nn.Module, image: Tensor) -> float:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(image)
+    return counter.get_total_flops() / 2e9
+
+
+def test_the_paper_annotator_is_the_papers() -> None:
+    with torch.device("meta"):
+        network = PaperAnnotator()
+        assert parameters(network) == pytest.approx(48.07, abs=0.05)
+        assert multiply_adds(network, torch.empty(1, 3, 512, 512)) == pytest.approx(47, abs=1)
+        assert network(torch.empty(1, 3, 512, 1024)).shape == (1, 12, 512, 1024)
+
+
+def test_the_paper_annotator_refuses_other_sides_by_name() -> None:
+    with torch.device("meta"), pytest.raises(ValueError, match=r"multiples of 512, not 640x512"):
+        PaperAnnotator()(torch.empty(1, 3, 512, 640))
+
+
+def test_the_edge_annotator_keeps_its_budget() -> None:
+    network = EdgeAnnotator()
+    assert parameters(network) < 5
+    assert 4 * multiply_adds(network, torch.zeros(1, 3, 256, 256)) < 12.5  # at 512x512, fully convolutional
+
+
+def test_the_edge_annotator_takes_any_multiple_of_32_and_gives_probabilities() -> None:
+    network = EdgeAnnotator().eval()
+    with torch.no_grad():
+        maps = network(torch.rand(2, 3, 32, 96) * 2 - 1)
+    assert maps.shape == (2, 12, 32, 96) and maps.min() >= 0 and maps.max() <= 1
+
+
+def test_noise_residuals_do_not_see_flat_areas_or_brightness() -> None:
+    noise = NoiseResidual()
+    image = torch.rand(1, 3, 16, 16) * 0.5
+    torch.testing.assert_close(noise(image + 0.25), noise(image), atol=1e-5, rtol=0)
+    assert noise(torch.full((1, 3, 16, 16), 0.7)).abs().max() < 1e-5
+
+
+def test_noise_residuals_keep_float32_under_autocast() -> None:
+    noise, image = NoiseResidual(), torch.rand(1, 3, 16, 16)
+    expected = noise(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(noise(image), expected)
+
+
+def test_eq1_blends_each_picture_of_a_batch_with_its_own_attention() -> None:
+    rgb, image = torch.ones(3, 3, 2, 2), torch.zeros(3, 3, 2, 2)
+    attention = torch.tensor([0.0, 0.25, 1.0]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+    blended = attention_blend(rgb, attention, image)
+    assert blended.shape == (3, 3, 2, 2)
+    for index, expected in enumerate((0.0, 0.25, 1.0)):
+        assert torch.equal(blended[index], torch.full((3, 2, 2), expected))
+
+
+def test_the_retoucher_gives_a_picture_and_its_attention() -> None:
+    spliced = torch.rand(3, 3, 64, 64) * 2 - 1
+    retouched = Retoucher(levels=6, width=4)(spliced)
+    assert retouched.image.shape == (3, 3, 64, 64) and retouched.attention.shape == (3, 1, 64, 64)
+    assert retouched.attention.min() >= 0 and retouched.attention.max() <= 1 and retouched.rgb.abs().max() <= 1
+    expected = retouched.attention * retouched.rgb + (1 - retouched.attention) * spliced
+    torch.testing.assert_close(retouched.image, expected)
+
+
+def test_unet_uc_has_no_deconvolution_and_drops_out_only_inside() -> None:
+    with torch.device("meta"):
+        network = UNetUC(outside=4)
+    assert not any(isinstance(module, nn.ConvTranspose2d) for module in network.modules())
+    dropouts = [any(isinstance(layer, nn.Dropout) for layer in up) for up in network.up]
+    assert dropouts == [False, True, True, True, True, False, False, False]
+
+
+def test_a_discriminator_judges_patches() -> None:
+    with torch.device("meta"):
+        assert PatchDiscriminator(15)(torch.empty(2, 15, 256, 256)).shape == (2, 1, 30, 30)

@@ -1,0 +1,42 @@
+"""Training photos are found by manifest or by folder, and a label map that does not fit is refused by name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mag_train.data.photos import UNLABELLED, Photo, labelled_photos
+from tests.conftest import save
+
+
+def test_a_folder_pairs_images_and_labels_by_stem(photo_folder: Path) -> None:
+    photos = labelled_photos(photo_folder)
+    assert [photo.image.stem for photo in photos] == [f"{index:02d}" for index in range(12)]
+    assert photos[5].labels is None and photos[6].labels == photo_folder / "labels" / "06.png"
+
+
+def test_a_photo_without_labels_is_unlabelled_everywhere(photo_folder: Path) -> None:
+    image, labels = labelled_photos(photo_folder)[5].read()
+    assert labels.shape == image.shape[:2] and (labels == UNLABELLED).all()
+
+
+def test_a_manifest_gives_the_photos_of_one_role(tmp_path: Path) -> None:
+    rows = ["role\timage\tlabel", "training\ta.jpg\ta.png", "development\tb.jpg\t", "training\tc.jpg\t"]
+    (tmp_path / "manifest.tsv").write_text("\n".join(rows) + "\n")
+    assert labelled_photos(tmp_path) == [Photo(tmp_path / "a.jpg", tmp_path / "a.png"), Photo(tmp_path / "c.jpg", None)]
+    assert labelled_photos(tmp_path, "development") == [Photo(tmp_path / "b.jpg", None)]
+
+
+def test_labels_of_another_size_are_refused_by_name(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png", np.zeros((10, 20, 3), np.uint8))
+    labels = save(tmp_path / "wrong.png", np.zeros((20, 10), np.uint8))
+    with pytest.raises(ValueError, match=r"wrong\.png"):
+        Photo(image, labels).read()
+
+
+def test_an_empty_folder_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"neither manifest\.tsv nor a folder images"):
+        labelled_photos(tmp_path)
+    (tmp_path / "images").mkdir()
+    with pytest.raises(ValueError, match="no photos"):
+        labelled_photos(tmp_path)

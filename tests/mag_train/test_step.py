@@ -1,0 +1,126 @@
+"""Who learns from whom in an adversarial iteration."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+
+from mag_train import config as configuration
+from mag_train import step as algorithm
+from mag_train.config import Config
+from mag_train.data.targets import Pictures
+from mag_train.models import Mag
+from mag_train.step import Game, Player, adversarial_iteration, warm_up_iteration
+from mag_train.trainer import fabric
+
+NAMES = ("annotator", "retoucher", "d_a", "d_r")
+
+
+def batch(count: int, spliced: bool) -> Pictures:
+    truth = torch.zeros(count, 12, 64, 64)
+    if spliced:
+        truth[:, 0, 16:40, 16:40] = 1
+        truth[:, 1, 14:18, 14:42] = 1
+    truth[:, 2, :32] = 1
+    return Pictures(torch.rand(count, 3, 64, 64) * 2 - 1, truth, torch.ones_like(truth))
+
+
+@pytest.fixture
+def game() -> Game:
+    torch.manual_seed(0)
+    rules: Config = configuration.load("smoke")
+    mag, lightning = Mag(rules.model), fabric(rules)
+    players = {}
+    for name in NAMES:
+        network = getattr(mag, name)
+        players[name] = Player(*lightning.setup(network, SGD(network.parameters(), lr=0.01)))
+    return Game(**players, fabric=lightning, config=rules)
+
+
+def weights(network: nn.Module) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+def moved(network: nn.Module, before: list[torch.Tensor]) -> bool:
+    return any(not torch.equal(now, then) for now, then in zip(network.parameters(), before, strict=True))
+
+
+def test_each_step_moves_its_own_network_and_no_other(game: Game, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+    descend = algorithm._descend
+
+    def watched(game: Game, player: Player, loss: torch.Tensor, clip: float = 0.0) -> None:
+        before = {name: weights(getattr(game, name).network) for name in NAMES}
+        descend(game, player, loss, clip)
+        steps.append([name for name in NAMES if moved(getattr(game, name).network, before[name])])
+
+    monkeypatch.setattr(algorithm, "_descend", watched)
+    terms = adversarial_iteration(game, batch(3, True), batch(1, False))
+    assert steps == [["d_a"], ["d_r"], ["annotator"], ["retoucher"]]  # the order of DESIGN's update
+    assert all(torch.isfinite(term) for term in terms.values())
+
+
+def test_the_retoucher_learns_through_the_annotator(game: Game) -> None:
+    """With the realism term off and D_R out of it, eqs. 2 and 3 alone must reach the retoucher."""
+    loss = game.config.loss.model_copy(update={"realism": 0.0})
+    game.config = game.config.model_copy(update={"loss": loss})
+    before = weights(game.retoucher.network)
+    adversarial_iteration(game, batch(2, True), batch(2, False))
+    assert moved(game.retoucher.network, before)
+
+
+def test_the_annotator_hears_from_its_discriminator(game: Game) -> None:
+    """Eq. 7 trains the annotator: with L_adv^DA on, its step is another than with it off."""
+    pictures = batch(2, True), batch(2, False)
+    stepped = []
+    for weight in (0.0, 1.0):
+        loss = game.config.loss.model_copy(update={"annotation_realism": weight})
+        twin = copy.deepcopy(game.annotator.network.state_dict())
+        game.config = game.config.model_copy(update={"loss": loss})
+        torch.manual_seed(1)
+        adversarial_iteration(game, *pictures)
+        stepped.append(weights(game.annotator.network))
+        game.annotator.network.load_state_dict(twin)
+    assert any(not torch.equal(a, b) for a, b in zip(*stepped, strict=True))
+
+
+def test_no_network_is_left_frozen(game: Game) -> None:
+    adversarial_iteration(game, batch(2, True), batch(2, False))
+    for name in NAMES:
+        network = getattr(game, name).network
+        assert network.training and all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_the_retouchers_step_leaves_the_annotators_statistics_alone(
+    game: Game, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+    descend = algorithm._descend
+
+    def watched(game: Game, player: Player, loss: torch.Tensor, clip: float = 0.0) -> None:
+        if player is game.annotator:
+            seen["after annotator"] = copy.deepcopy(dict(game.annotator.network.named_buffers()))
+        descend(game, player, loss, clip)
+
+    monkeypatch.setattr(algorithm, "_descend", watched)
+    adversarial_iteration(game, batch(2, True), batch(2, False))
+    for name, buffer in game.annotator.network.named_buffers():
+        assert torch.equal(buffer, seen["after annotator"][name]), name
+
+
+def test_the_warm_up_moves_the_annotator_alone(game: Game) -> None:
+    before = {name: weights(getattr(game, name).network) for name in NAMES}
+    terms = warm_up_iteration(game, batch(3, True), batch(1, False))
+    assert [name for name in NAMES if moved(getattr(game, name).network, before[name])] == ["annotator"]
+    assert set(terms) == {"annotator/spliced", "annotator/authentic"}
+
+
+def test_annotations_of_a_stacked_pass_go_to_their_own_pictures(game: Game) -> None:
+    a, b = batch(3, True).image, batch(2, False).image
+    game.annotator.network.eval()
+    with torch.no_grad():
+        on_a, on_b = algorithm._annotate(game, a, b)
+        torch.testing.assert_close(on_a, game.annotator.network(a), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(on_b, game.annotator.network(b), atol=1e-5, rtol=1e-4)

@@ -1,0 +1,53 @@
+"""Which pictures an iteration sees depends on the seed and its number alone."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mag_train.config import DataConfig
+from mag_train.data.photos import labelled_photos
+from mag_train.data.stream import RawPictures, SpliceStream, batches
+
+CONFIG = DataConfig(crop=64, spliced=5, authentic=2, workers=0)
+
+
+def equal(first: RawPictures, second: RawPictures) -> bool:
+    return all(torch.equal(getattr(first, name), getattr(second, name)) for name in ("image", "mask", "labels"))
+
+
+def test_a_batch_depends_on_seed_and_number_alone(photo_folder: Path) -> None:
+    photos = labelled_photos(photo_folder)
+    one, two = SpliceStream(photos, CONFIG, seed=1), SpliceStream(photos, CONFIG, seed=1)
+    one[0], one[3]  # what was drawn before must not matter
+    for first, second in zip(one[7], two[7], strict=True):
+        assert equal(first, second)
+    assert not equal(one[7][0], SpliceStream(photos, CONFIG, seed=2)[7][0])
+    assert not equal(one[7][0], one[8][0])
+
+
+def test_workers_give_the_same_batches_in_the_same_order(photo_folder: Path) -> None:
+    photos = labelled_photos(photo_folder)
+    here = list(batches(SpliceStream(photos, CONFIG, seed=1), 2, 5))
+    there = list(batches(SpliceStream(photos, CONFIG.model_copy(update={"workers": 2}), seed=1), 2, 5))
+    assert len(here) == len(there) == 3
+    for (a, b), (c, d) in zip(here, there, strict=True):
+        assert equal(a, c) and equal(b, d)
+
+
+def test_a_batch_holds_what_was_asked_for(photo_folder: Path) -> None:
+    a, b = SpliceStream(labelled_photos(photo_folder), CONFIG, seed=1)[0]
+    assert a.image.shape == (5, 64, 64, 3) and b.image.shape == (2, 64, 64, 3)
+    assert a.image.dtype == a.mask.dtype == a.labels.dtype == torch.uint8
+    assert a.mask.any() and not b.mask.any()
+
+
+def test_every_photo_is_a_host_once_an_epoch(photo_folder: Path) -> None:
+    photos = labelled_photos(photo_folder)
+    stream = SpliceStream(photos, CONFIG, seed=1)
+    assert stream.iterations_per_epoch == 3  # 12 photos, 5 a batch
+    for epoch in range(3):
+        hosts = [stream._host(epoch * len(photos) + number)[0] for number in range(len(photos))]
+        assert len({host.tobytes() for host in hosts}) == len(photos)
+    orders = [np.stack([stream._host(epoch * 12 + n)[0] for n in range(12)]) for epoch in range(2)]
+    assert not np.array_equal(*orders)

@@ -1,0 +1,78 @@
+"""What is pasted is what the mask says, and the same generator draws the same picture."""
+
+import numpy as np
+import pytest
+
+from mag_train.data import synthesis
+from mag_train.data.synthesis import Cutout, Picture, authentic, spliced
+from tests.mag_train.conftest import labelled_photo
+
+SIZE = (64, 96)
+
+
+def donors(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return labelled_photo(int(rng.integers(100, 200)))
+
+
+def draw(seed: int) -> Picture:
+    return spliced(*labelled_photo(seed), donors, SIZE, np.random.default_rng(seed))
+
+
+def test_the_same_generator_gives_the_same_picture() -> None:
+    for seed in range(5):
+        first, second = draw(seed), draw(seed)
+        for name in ("image", "mask", "labels"):
+            assert np.array_equal(getattr(first, name), getattr(second, name))
+    assert not np.array_equal(draw(0).image, draw(1).image)
+
+
+def test_pictures_have_the_size_asked_for_and_most_hold_a_splice_of_reasonable_size() -> None:
+    pictures = [draw(seed) for seed in range(60)]
+    for picture in pictures:
+        assert picture.image.shape == (*SIZE, 3) and picture.image.dtype == np.uint8
+        assert picture.mask.shape == picture.labels.shape == SIZE and set(np.unique(picture.mask)) <= {0, 1}
+        assert picture.mask.mean() <= 0.5
+    assert np.mean([picture.mask.any() for picture in pictures]) > 0.8
+
+
+def test_an_authentic_picture_has_an_empty_mask() -> None:
+    picture = authentic(*labelled_photo(0), SIZE, np.random.default_rng(0))
+    assert picture.image.shape == (*SIZE, 3) and not picture.mask.any()
+
+
+def test_a_photo_smaller_than_the_picture_is_enlarged() -> None:
+    assert authentic(*labelled_photo(0, 30, 40), SIZE, np.random.default_rng(0)).image.shape == (*SIZE, 3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pixels_change_where_the_mask_says_and_nowhere_else(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    picture = Picture(np.full((50, 60, 3), 100, np.uint8), np.zeros((50, 60), np.uint8), np.zeros((50, 60), np.uint8))
+    h, w = (int(side) for side in rng.integers(10, 40, 2))
+    cutout = Cutout(np.full((h, w, 3), 200, np.uint8), np.ones((h, w), np.float32), np.full((h, w), 7, np.uint8))
+    synthesis._paste(picture, cutout, rng)
+    changed = picture.image[..., 0] == 200
+    assert np.array_equal(changed, picture.mask == 1)
+    assert np.array_equal(changed, picture.labels == 7)  # the whole picture's classes: pasted objects included
+
+
+def test_the_mask_of_a_feathered_paste_is_where_alpha_exceeds_one_half() -> None:
+    picture = Picture(np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40), np.uint8), np.zeros((40, 40), np.uint8))
+    alpha = np.tile(np.linspace(0, 1, 20, dtype=np.float32), (20, 1))
+    cutout = Cutout(np.full((20, 20, 3), 200, np.uint8), alpha, np.zeros((20, 20), np.uint8))
+    synthesis._paste(picture, cutout, np.random.default_rng(0))
+    assert (picture.image[picture.mask == 1] > 100).all() and (picture.image[picture.mask == 0] <= 100).all()
+
+
+def test_an_object_is_cut_out_along_its_labels() -> None:
+    image, labels = labelled_photo(3)
+    cutout = synthesis._object(image, labels, np.random.default_rng(0))
+    assert cutout is not None
+    assert cutout.alpha.sum() == (labels == 1).sum()
+    assert (cutout.labels[cutout.alpha == 1] == 1).all()
+
+
+def test_a_photo_without_objects_gives_shapes() -> None:
+    image, labels = labelled_photo(3)
+    assert synthesis._object(image, np.full_like(labels, 255), np.random.default_rng(0)) is None
+    assert synthesis._cut_out(image, np.full_like(labels, 255), np.random.default_rng(0)).alpha.any()

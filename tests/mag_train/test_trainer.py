@@ -1,0 +1,166 @@
+"""A run: it learns, it stops when asked, and what is resumed goes on as if it had never stopped."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from mag_train import config as configuration
+from mag_train import trainer
+from mag_train.config import Config
+from mag_train.trainer import Run, RunError, load_checkpoint
+
+SMALL = ["data.spliced=2", "schedule.adversary_from=1", "optim.average=0.5"]
+
+
+@pytest.fixture
+def rules(monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setattr(trainer, "LOG_EVERY", 1)
+    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
+    return configuration.load("smoke", SMALL)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [
+            {key: value for key, value in row.items() if key != "iterations_per_second"} for row in csv.DictReader(file)
+        ]
+
+
+def stop_after(run: Run, iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask the run to stop, as Ctrl-C does, in its n-th iteration from here."""
+    warm_up, adversarial, left = trainer.warm_up_iteration, trainer.adversarial_iteration, [iterations]
+
+    def counted(step):
+        def iteration(*arguments):
+            left[0] -= 1
+            if not left[0]:
+                signal.raise_signal(signal.SIGINT)
+            return step(*arguments)
+
+        return iteration
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "warm_up_iteration", counted(warm_up))
+        patch.setattr(trainer, "adversarial_iteration", counted(adversarial))
+        run.fit()
+
+
+def test_a_resumed_run_equals_an_undisturbed_one(
+    rules: Config, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer.start(rules, photo_folder, tmp_path / "whole").fit()
+    broken = trainer.start(rules, photo_folder, tmp_path / "broken")
+    stop_after(broken, 3, monkeypatch)  # in the warm-up
+    assert broken.iteration == 3
+    again = trainer.resume(tmp_path / "broken", None, [])
+    stop_after(again, 5, monkeypatch)  # with the retoucher in the game
+    assert again.iteration == 8
+    trainer.resume(tmp_path / "broken", None, []).fit()
+
+    assert rows(tmp_path / "whole") == rows(tmp_path / "broken")
+    whole, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "broken"))
+    assert whole["iteration"] == resumed["iteration"] == 12
+    for part in ("networks", "average"):
+        for name, tensor in whole[part].items():
+            assert torch.equal(tensor, resumed[part][name]), name
+
+
+def test_a_run_leaves_what_it_promises(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
+    run = trainer.start(rules, photo_folder, tmp_path / "run")
+    run.fit()
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "config.json", "metrics.csv", "validation.csv", "last.pt", "best.pt",
+    }  # fmt: skip
+    logged = rows(tmp_path / "run")
+    assert [int(row["iteration"]) for row in logged] == list(range(1, 13))
+    assert all(row["d_a"] == "" for row in logged[:6]) and all(float(row["d_a"]) > 0 for row in logged[6:])
+    assert Config.model_validate_json((tmp_path / "run" / "config.json").read_text()) == rules
+
+
+def test_training_lowers_the_loss(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
+    longer = configuration.override(rules, ["schedule.epochs=6", "schedule.adversary_from=6"])
+    trainer.start(longer, photo_folder, tmp_path / "run").fit()
+    losses = [float(row["annotator/spliced"]) + float(row["annotator/authentic"]) for row in rows(tmp_path / "run")]
+    assert sum(losses[-6:]) < 0.9 * sum(losses[:6])
+
+
+def test_held_out_photos_are_never_trained_on(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
+    run = trainer.start(rules, photo_folder, tmp_path / "run")
+    assert not set(run.stream.photos) & set(run.validation.photos)
+    assert len(run.stream.photos) + len(run.validation.photos) == 12
+
+
+def test_a_folder_with_a_run_is_not_overwritten(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
+    trainer.start(rules, photo_folder, tmp_path / "run")
+    with pytest.raises(RunError, match="--resume"):
+        trainer.start(rules, photo_folder, tmp_path / "run")
+
+
+def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such checkpoint"):
+        trainer.resume(tmp_path, None, [])
+    (tmp_path / "last.pt").write_bytes(b"nonsense")
+    with pytest.raises(RunError, match="not a checkpoint"):
+        trainer.resume(tmp_path, None, [])
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint(
+    rules: Config, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer.start(rules, photo_folder, tmp_path / "run")
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+
+    def full_disk(_state: object, path: Path) -> None:
+        path.write_bytes(b"half a checkpoint")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        run.save(tmp_path / "run" / "last.pt")
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+
+
+def magtrain(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from mag_train.cli import main; main()", *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def test_ctrl_c_at_the_command_line_saves_and_exits(photo_folder: Path, tmp_path: Path) -> None:
+    """The signal goes to the whole process group, as a terminal sends it: the workers must not die of it."""
+    run = tmp_path / "run"
+    many = ("--set", "schedule.epochs=10000", "--set", "data.workers=1")
+    process = magtrain("fit", "--preset", "smoke", "--data", photo_folder, "--out", run, *many)
+    timer = threading.Timer(100, process.kill)
+    timer.start()
+    while process.poll() is None and not (run / "best.pt").exists():
+        threading.Event().wait(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate()
+    timer.cancel()
+    assert process.returncode == 0, said
+    assert "--resume continues" in said and "Traceback" not in said
+    assert load_checkpoint(run / "last.pt")["iteration"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "nowhere"], "neither manifest.tsv nor"),
+        ([], "--data"),
+        (["--data", "nowhere", "--preset", "huge"], "no preset 'huge'"),
+        (["--data", "nowhere", "--set", "optim.lr=x"], "optim.lr"),
+        (["--resume"], "no such checkpoint"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(arguments: list[str], said: str, tmp_path: Path) -> None:
+    process = magtrain("fit", "--out", tmp_path / "run", *arguments)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert said in text and "Traceback" not in text
