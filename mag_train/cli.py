@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mag_train.evaluate_command import evaluate
+
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 errors = Console(stderr=True)
 
@@ -65,6 +67,9 @@ def export(
         f"on {check['photos'] // 2} photos left out of the calibration: {check['authentic_called_spliced']:.1%} of the "
         f"authentic and {check['spliced_called_spliced']:.1%} of the spliced pictures are called spliced"
     )
+
+
+app.command()(evaluate)
 
 
 def main() -> None:

@@ -1,0 +1,342 @@
+"""Known splices through a network whose answer is known: the numbers of the table are those worked out by hand."""
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+import typer
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch.optim.swa_utils import AveragedModel
+
+from mag_rt import Scanner
+from mag_rt.bundle import Bundle
+from mag_train import config
+from mag_train.data.tampered import Tampered, read
+from mag_train.evaluate_command import PAPER_TABLE, evaluate
+from mag_train.evaluation import (
+    UNCHANGED,
+    Answer,
+    Method,
+    Protocol,
+    Result,
+    degradation,
+    error_level,
+    load_model,
+    methods,
+    native,
+    paper,
+    summarise,
+)
+from mag_train.evaluation import evaluate as measured
+from mag_train.models.annotator import ANNOTATORS
+from tests.conftest import grey_with_red_box, save
+
+app = typer.Typer()
+app.command()(evaluate)
+
+
+def run(*arguments: object) -> None:
+    app([str(each) for each in arguments], standalone_mode=False)
+
+
+def white_box(height: int, width: int, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    mask = np.zeros((height, width), np.uint8)
+    left, top, w, h = box
+    mask[top : top + h, left : left + w] = 255
+    return mask
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    """Two pictures of 64 x 64: red where spliced; red from row 8 to 24, spliced from row 0 to 16. One authentic."""
+    folder = tmp_path / "mine"
+    for name, red in (("exact", 0), ("shifted", 8)):
+        save(folder / "images" / f"{name}.png", grey_with_red_box(64, 64, (0, red, 64, 16)))
+        save(folder / "masks" / f"{name}.png", white_box(64, 64, (0, 0, 64, 16)))
+    save(folder / "authentic" / "grey.png", grey_with_red_box(64, 64))
+    return folder
+
+
+SHIFTED = {
+    "AP": 0.5 * 0.5 + 0.5 * 0.25,  # half of the splice at precision 1/2, the rest with everything
+    "cIoU": (8 / 24 + 40 / 56) / 2,
+    "F1@0.5": 0.5,
+    "best F1": 0.5,
+}
+"""What the red network gets on the shifted picture."""
+
+
+def results(folder: Path, model: Path, protocol: Protocol = "native") -> list[Result]:
+    return list(measured(read("pair", folder), methods([load_model(model)], protocol), protocol))
+
+
+def test_the_numbers_of_each_picture_are_those_worked_out_by_hand(pair: Path, red_model: Path) -> None:
+    exact, shifted, grey = results(pair, red_model)
+    red = str(red_model)
+    assert set(exact.metrics[red].values()) == {1.0}
+    assert {name: shifted.metrics[red][name] for name in SHIFTED} == pytest.approx(SHIFTED)
+    assert shifted.metrics["constant map"]["AP"] == 0.25 and "F1@0.5" not in shifted.metrics["constant map"]
+    assert exact.flagged == {red: True} and grey.flagged == {red: False}
+    assert grey.scores[red] < 0.3 < 0.7 < exact.scores[red] and not grey.metrics
+
+
+def test_rows_are_means_over_tampered_pictures_against_the_authentic_ones(pair: Path, red_model: Path) -> None:
+    ways = methods([load_model(red_model)], "native")
+    red, ela, constant = summarise(results(pair, red_model), ways)
+    assert (red.dataset, red.kind, red.tampered, red.authentic) == ("mine", "tampered", 2, 1)
+    for name, value in SHIFTED.items():
+        assert red.metrics[name].mean == pytest.approx((1 + value) / 2)
+        assert red.metrics[name].low == pytest.approx(value) and red.metrics[name].high == pytest.approx(1.0)
+    assert (red.auc, red.flagged) == (1.0, 0.0)
+    assert (ela.method, constant.method) == ("error level analysis", "constant map")
+    assert constant.metrics["AP"].mean == 0.25 and constant.auc is None and constant.flagged is None
+
+
+def test_kinds_have_their_own_rows_against_all_authentic_pictures() -> None:
+    def result(kind: str, score: float) -> Result:
+        mask = None if kind == "authentic" else Path("mask")
+        metrics = {} if mask is None else {"m": {"AP": score}}
+        return Result(Tampered(Path(f"{score}"), mask, "set", kind), "none", metrics, {"m": score}, {"m": score > 0.5})
+
+    every = [result("spliced", 0.9), result("copymove", 0.3), result("spliced", 0.2)]
+    every += [result("authentic", score) for score in (0.1, 0.2, 0.6)]
+    way = Method("m", lambda _: Answer(np.zeros((1, 1), np.float32)), judges=True)
+    spliced, copymove = summarise(every, [way])
+    assert (spliced.kind, spliced.tampered, spliced.authentic) == ("spliced", 2, 3)
+    assert spliced.auc == pytest.approx(roc_auc_score([1, 1, 0, 0, 0], [0.9, 0.2, 0.1, 0.2, 0.6]))
+    assert (copymove.kind, copymove.tampered, copymove.metrics["AP"].mean) == ("copymove", 1, 0.3)
+    assert spliced.flagged == copymove.flagged == pytest.approx(1 / 3)
+    (alone,) = summarise(every[3:], [way])
+    assert (alone.kind, alone.tampered, alone.auc, alone.metrics) == ("authentic", 0, None, {})
+
+
+@pytest.mark.parametrize("shape", [(60, 75), (64, 96), (333, 500)])  # padded; as it is; shrunk to 256 and padded
+def test_native_is_what_the_scanner_does(red_model: Path, shape: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    answer = native(load_model(red_model), picture)
+    with Scanner(red_model) as scanner:
+        finding = scanner.scan_image(picture)
+    assert finding.probability is not None
+    np.testing.assert_array_equal(answer.map, finding.probability)
+    assert answer.score == finding.score and answer.flagged == (finding.verdict == "spliced")
+
+
+def test_the_papers_protocol_stretches_picture_and_mask_to_512(tmp_path: Path, red_model: Path) -> None:
+    box = (0, 0, 512, 256)
+    for size in (1024, 128):  # shrunk and enlarged
+        scaled = tuple(side * size // 1024 for side in box)
+        picture = grey_with_red_box(size, size // 2, scaled)  # type: ignore[arg-type]
+        answer = paper(load_model(red_model), picture)
+        expected = np.zeros((512, 512), bool)
+        expected[:128] = True
+        assert answer.map.shape == (512, 512) and (answer.map > 0.5)[expected].mean() > 0.99
+        assert not (answer.map > 0.5)[140:].any()
+        save(tmp_path / "images" / f"{size}.png", picture)
+        save(tmp_path / "masks" / f"{size}.png", white_box(size, size // 2, scaled))  # type: ignore[arg-type]
+    for result in results(tmp_path, red_model, "paper"):
+        assert result.metrics[str(red_model)]["AP"] > 0.99
+        assert result.metrics["constant map"]["AP"] == 0.25  # at 512x512 as well
+        assert result.metrics["error level analysis"]["AP"] > 0
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """The folder of a run as `fit` leaves it, as far as its annotator goes."""
+    rules = config.load("smoke", [])
+    torch.manual_seed(0)
+    average = AveragedModel(ANNOTATORS[rules.model.annotator](), use_buffers=True)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    torch.save({"config": rules.model_dump(mode="json"), "average": average.state_dict()}, folder / "last.pt")
+    return folder
+
+
+def test_a_run_and_its_checkpoint_are_one_model_without_a_verdict(pair: Path, checkpoint: Path) -> None:
+    folder, file = results(pair, checkpoint), results(pair, checkpoint / "last.pt")
+    for one, other in zip(folder, file, strict=True):
+        assert one.metrics.get(str(checkpoint)) == other.metrics.get(str(checkpoint / "last.pt"))
+        assert not one.scores and not one.flagged
+    assert load_model(checkpoint).multiple == 32
+
+
+def test_a_bare_network_is_scored_as_its_bundle(pair: Path, red_model: Path, red_bundle: Bundle) -> None:
+    network = pair / "red.onnx"
+    network.write_bytes(red_bundle.network)
+    bare, bundle = results(pair, network), results(pair, red_model)
+    assert [each.metrics.get(str(network)) for each in bare] == [each.metrics.get(str(red_model)) for each in bundle]
+    assert not bare[0].scores
+
+
+def test_a_network_of_a_fixed_size_gets_that_size(pair: Path, red_bundle: Bundle) -> None:
+    fixed = onnx.load_from_string(red_bundle.network)
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        for dimension in (2, 3):
+            value.type.tensor_type.shape.dim[dimension].dim_value = 512
+    (pair / "fixed.onnx").write_bytes(fixed.SerializeToString())
+    model = load_model(pair / "fixed.onnx")
+    assert native(model, grey_with_red_box(600, 1200)).map.shape == (600, 1200)
+
+
+def test_what_is_no_model_is_refused_by_name(tmp_path: Path, red_model: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"nothing")
+    (tmp_path / "other.onnx").write_bytes(_identity())
+    (red_model / "annotator.onnx").write_bytes(b"nothing")
+    for path, message in (
+        (tmp_path / "model.txt", "neither a bundle"),
+        (tmp_path / "broken.onnx", r"broken\.onnx"),
+        (tmp_path / "other.onnx", "does not turn `image`"),
+        (red_model, "damaged"),
+        (tmp_path, "no such checkpoint"),
+    ):
+        with pytest.raises((ValueError, RuntimeError), match=message):
+            load_model(path)
+    with pytest.raises(OSError, match=r"absent\.onnx"):
+        load_model(tmp_path / "absent.onnx")
+
+
+def _identity() -> bytes:
+    side = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "same", side[:1], side[1:])
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+
+
+def test_a_network_that_gives_no_numbers_is_an_error_with_both_names(pair: Path) -> None:
+    broken = Method("broken", lambda picture: Answer(np.full(picture.shape[:2], np.nan, np.float32)))
+    with pytest.raises(ValueError, match=r"broken on .*exact\.png: .*no numbers"):
+        list(measured(read("pair", pair), [broken], "native"))
+
+
+def test_error_level_analysis_sees_a_part_that_was_never_compressed() -> None:
+    rng = np.random.default_rng(0)
+    photo = cv2.GaussianBlur(rng.integers(0, 256, (128, 128, 3), dtype=np.uint8), (0, 0), 1)
+    saved = cv2.imdecode(cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, 60])[1], cv2.IMREAD_COLOR)
+    mask = white_box(128, 128, (40, 40, 48, 48)) > 0
+    saved[mask] = photo[mask]
+    assert average_precision_score(mask.ravel(), error_level(saved).map.ravel()) > 0.9
+
+
+def test_degradations_change_picture_and_mask_as_they_say() -> None:
+    picture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8), (0, 0), 1)
+    mask = white_box(60, 80, (8, 12, 40, 20)) > 0
+    smaller, its_mask = degradation("resize:0.75").apply(picture, mask)
+    assert smaller.shape == (45, 60, 3) and its_mask.shape == (45, 60)
+    assert its_mask[9:24, 6:36].all() and its_mask.sum() == 15 * 30
+    coarse, fine = (degradation(text).apply(picture, mask)[0].astype(int) for text in ("jpeg:30", "jpeg:95"))
+    assert np.abs(coarse - picture).mean() > 2 * np.abs(fine - picture).mean() > 0
+    blurred, same = degradation("blur:1.5").apply(picture, mask)
+    assert blurred.std() < 0.8 * picture.std() and same is mask
+    assert UNCHANGED.apply(picture, mask)[0] is picture
+
+
+@pytest.mark.parametrize("text", ["jpeg", "jpeg:0", "jpeg:70.5", "jpeg:101", "resize:-1", "resize:0", "blur:x", "x:1"])
+def test_a_degradation_that_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"--degrade {text}: write jpeg"):
+        degradation(text)
+
+
+def test_what_cannot_be_used_is_left_out_and_said(pair: Path, red_model: Path) -> None:
+    (pair / "images" / "corrupt.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    save(pair / "images" / "turned.png", grey_with_red_box(64, 96))
+    save(pair / "masks" / "turned.png", white_box(96, 64, (0, 0, 9, 9)))
+    save(pair / "images" / "speck.png", grey_with_red_box(64, 64))
+    save(pair / "masks" / "speck.png", white_box(64, 64, (3, 3, 1, 1)))
+    ways = methods([load_model(red_model)], "native")
+    every = list(measured(read("pair", pair), ways, "native", degradation("resize:0.3")))
+    skipped = {each.picture.image.stem: each.skipped for each in every if each.skipped}
+    assert skipped.pop("corrupt") in {"picture truncated", "picture not-a-picture"}
+    assert skipped == {"turned": "mask of another shape", "speck": "splice lost in resizing"}
+    assert summarise(every, ways)[0].tampered == 2
+
+
+def test_the_command_writes_what_it_prints(
+    pair: Path, red_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pair / "images" / "corrupt.png").write_bytes(b"no picture")
+    save(pair / "masks" / "corrupt.png", white_box(64, 64, (0, 0, 64, 60)))
+    save(pair / "masks" / "shifted.png", 255 - white_box(64, 64, (0, 0, 64, 16)))
+    files = [tmp_path / name for name in ("out.csv", "out.json", "out.md")]
+    run(red_model, "--dataset", f"pair:{pair}", "--degrade", "jpeg:90", "--degrade", "resize:0.5",
+        "--csv", files[0], "--json", files[1], "--markdown", files[2])  # fmt: skip
+    table = json.loads(files[1].read_text())
+    rows = {(row["degradation"], row["method"]): row for row in table["rows"]}
+    assert {name for name, _ in rows} == {"none", "jpeg:90", "resize:0.5"} and table["protocol"] == "native"
+    red = rows["none", str(red_model)]
+    assert red["metrics"]["AP"]["mean"] == pytest.approx((1 + SHIFTED["AP"]) / 2)
+    assert (red["tampered"], red["authentic"], red["auc"], red["flagged"]) == (2, 1, 1.0, 0.0)
+    with files[0].open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    exact = next(line for line in lines if line["image"].endswith("exact.png") and line["method"] == str(red_model))
+    assert float(exact["AP"]) == 1.0 and exact["flagged"] == "1" and exact["degradation"] == "none"
+    assert [line["skipped"] for line in lines if "corrupt" in line["image"]] == ["picture not-a-picture"] * 3
+    assert sum(line["inverted"] == "1" and line["degradation"] == "none" for line in lines) == 3  # methods
+    printed, markdown = capsys.readouterr().out, files[2].read_text()
+    for text in (printed, markdown):
+        for promise in (
+            "0.688 (0.38-1.00)", "mine: 2 tampered, 1 authentic", "constant map", "error level analysis", "jpeg:90",
+            "Protocol: native", "best threshold for each picture", "1 masks covered more than half",
+            "1 of 4 left out: picture not-a-picture", "corrupt.png",
+        ):  # fmt: skip
+            assert promise in text
+
+
+def test_two_runs_give_the_same_bytes(pair: Path, red_model: Path, tmp_path: Path) -> None:
+    written = []
+    for name in ("one", "two"):
+        files = [tmp_path / f"{name}.{suffix}" for suffix in ("csv", "json")]
+        run(red_model, "--dataset", f"pair:{pair}", "--protocol", "paper", "--csv", files[0], "--json", files[1])
+        written.append([file.read_bytes() for file in files])
+    assert written[0] == written[1]
+
+
+def test_models_stand_under_each_other_and_above_the_paper(
+    red_model: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "Sp_D_CND_A_pla0005_pla0023_0281"
+    save(tmp_path / "casia" / f"{name}.jpg", grey_with_red_box(64, 64, (8, 8, 16, 16)))
+    save(tmp_path / "casia" / f"{name}_gt.png", white_box(64, 64, (8, 8, 16, 16)))
+    save(tmp_path / "casia" / "Au_ani_0001.jpg", grey_with_red_box(64, 64))
+    run(red_model, checkpoint, "--dataset", f"casia1:{tmp_path / 'casia'}", "--json", tmp_path / "out.json")
+    printed = capsys.readouterr().out
+    order = [str(red_model), str(checkpoint), "constant map", "CASIA v2: ManTra-Net", "CASIA v2: MAG, single-task"]
+    places = [printed.index(each) for each in order]
+    assert places == sorted(places)
+    assert "The paper's CASIA is v2; the pictures measured here as casia1 are of v1." in printed
+    assert "only under --degrade jpeg:QUALITY" in printed
+    beside = json.loads((tmp_path / "out.json").read_text())["paper"]["casia1"]
+    assert beside["column"] == "CASIA v2" and beside["methods"]["MAG"] == [0.74, 0.74, 0.76]
+
+
+def test_the_papers_table_has_four_methods_and_three_numbers_in_every_column() -> None:
+    assert all(len(column) == 4 and all(len(row) == 3 for row in column) for column in PAPER_TABLE.values())
+    assert PAPER_TABLE["Realistic Tampering"][1] == (0.50, 0.51, 0.55)
+    assert PAPER_TABLE["FantasticReality"][0] == (0.57, 0.57, 0.73)
+
+
+def test_datasets_that_cannot_be_told_apart_are_refused(pair: Path, red_model: Path, tmp_path: Path) -> None:
+    twin = tmp_path / "other" / "mine"
+    save(twin / "images" / "a.png", grey_with_red_box(64, 64))
+    save(twin / "masks" / "a.png", white_box(64, 64, (0, 0, 9, 9)))
+    with pytest.raises(ValueError, match=r"mine is in .* already"):
+        run(red_model, "--dataset", f"pair:{pair}", "--dataset", f"pair:{twin}")
+    with pytest.raises(ValueError, match=r"exact\.png is named by more than one"):
+        run(red_model, "--dataset", f"pair:{pair}", "--dataset", f"pair/tampered:{pair}")
+    with pytest.raises(ValueError, match="write NAME:DIR"):
+        run(red_model, "--dataset", "casia1")
+
+
+def test_nothing_measured_is_an_error_after_the_reasons(
+    tmp_path: Path, red_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "mine" / "masks" / "a.png", white_box(64, 64, (0, 0, 9, 9)))
+    (tmp_path / "mine" / "images").mkdir()
+    (tmp_path / "mine" / "images" / "a.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="nothing could be measured"):
+        run(red_model, "--dataset", f"pair:{tmp_path / 'mine'}")
+    assert "1 of 1 left out: picture empty" in capsys.readouterr().out
