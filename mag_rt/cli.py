@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import cv2
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -21,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mag_rt import Finding, MagrtError, Scanner, __version__
+from mag_rt.pictures import silence_decoders
 from mag_rt.sinks.images import ImageSink
 from mag_rt.sinks.jsonl import SCHEMA, JsonlSink
 from mag_rt.sources import Frame, find
@@ -78,7 +78,7 @@ def scan(
     Exit status: 0 all scanned; 3 finished, some sources unreadable; 2 usage or model error, no such source, nothing to
     scan; 4 results could not be written; 10 with --fail-on spliced when a picture is; 130 interrupted.
     """
-    _silence_opencv()
+    silence_decoders()
     begun, started = time.perf_counter(), datetime.now(timezone.utc)
     findings: list[Finding] = []
     try:
@@ -108,11 +108,6 @@ def _scan_into(out: Path, scanner: Scanner, frames: list[Frame], findings: list[
             lines.write(finding, *images.write(finding))
             findings.append(finding.without_pixels())
             advance()
-
-
-def _silence_opencv() -> None:
-    """Its decoders log to stderr what findings.jsonl says better."""
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def _stop(message: str, status: int) -> NoReturn:

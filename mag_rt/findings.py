@@ -18,7 +18,7 @@ SMALLEST_REGION = 0.0005
 MOST_REGIONS = 20
 SMALLEST_OBJECT = 0.01
 """Share of the picture below which a class is not listed among the objects."""
-EVIDENCE_SHARE = 0.02
+EVIDENCE_SHARE = 0.005
 """Share of the picture's pixels, the most suspicious ones, whose mean probability is the evidence for the score."""
 
 
@@ -153,7 +153,7 @@ def regions(probability: NDArray[np.float32], threshold: float) -> list[Region]:
 def _outline(part: NDArray[np.uint8], offset: tuple[int, int]) -> list[tuple[int, int]]:
     contours, _ = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=offset)
     longest = max(contours, key=len)
-    simple = cv2.approxPolyDP(longest, 0.005 * cv2.arcLength(longest, True), True)
+    simple = cv2.approxPolyDP(longest, max(1.0, 0.0015 * cv2.arcLength(longest, True)), True)
     return [(int(x), int(y)) for x, y in simple[:, 0]]
 
 

@@ -97,3 +97,12 @@ def map_back(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.fl
     if plane.shape == size:
         return plane
     return cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def silence_decoders() -> None:
+    """Keep OpenCV from logging to stderr what `decode` says better; it holds for the whole process."""
+    silent = 0
+    if hasattr(cv2, "setLogLevel"):  # OpenCV 4
+        cv2.setLogLevel(silent)
+    else:
+        cv2.utils.logging.setLogLevel(silent)

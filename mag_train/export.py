@@ -1,8 +1,10 @@
 """From a run to a bundle: the averaged annotator as ONNX, checked against torch, and its calibration."""
 
 import copy
+import logging
 import os
 import platform
+import warnings
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -82,15 +84,19 @@ def averaged_annotator(config: Config, state: dict[str, Any]) -> Annotator:
 def to_onnx(annotator: Annotator) -> bytes:
     """The network as ONNX with batch norm folded into the convolutions; batch, height and width are free."""
     side = 2 * annotator.side_multiple
-    program = torch.onnx.export(
-        _folded(annotator),
-        (torch.zeros(2, 3, side, side),),
-        input_names=["image"],
-        output_names=["annotation"],
-        dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
-        dynamo=True,
-        verbose=False,
-    )
+    # The exporter warns of packages that this network does not need and of its own deprecations.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.onnx.export(
+            _folded(annotator),
+            (torch.zeros(2, 3, side, side),),
+            input_names=["image"],
+            output_names=["annotation"],
+            dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     return program.model_proto.SerializeToString()
 

@@ -5,6 +5,7 @@ B^  A after the retoucher   C'  the same with classes in authentic areas only
 B   authentic picture       C^  what the annotator says
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from mag_train.losses import (
 )
 
 Terms = dict[str, Tensor]
-"""Loss terms by name, detached."""
+"""Loss terms and gradient norms by name, detached scalars."""
 
 
 @dataclass
@@ -58,9 +59,8 @@ def warm_up_iteration(game: Game, a: Pictures, b: Pictures) -> Terms:
         "annotator/spliced": annotation_loss(a.authentic_truth, on_a, a.counted, loss),
         "annotator/authentic": annotation_loss(b.truth, on_b, b.counted, loss),
     }
-    _descend(
-        game, game.annotator, terms["annotator/spliced"] + terms["annotator/authentic"], clip=game.config.optim.clip
-    )
+    total = terms["annotator/spliced"] + terms["annotator/authentic"]
+    terms["annotator/norm"] = _descend(game, game.annotator, total, game.config.optim.clip)
     return _detached(terms)
 
 
@@ -85,11 +85,11 @@ def adversarial_iteration(game: Game, a: Pictures, b: Pictures) -> Terms:
     real = torch.cat([a.authentic_truth, b.truth]) * counted
     fake = torch.cat([on_b_hat, on_b]).detach() * counted
     terms["d_a"] = discriminator_loss(d_a(torch.cat([pictures, real], 1)), d_a(torch.cat([pictures, fake], 1)))
-    _descend(game, game.d_a, terms["d_a"])
+    terms["d_a/norm"] = _descend(game, game.d_a, terms["d_a"])
 
     # D_R: B is real, B^ is fake.
     terms["d_r"] = discriminator_loss(d_r(b.image), d_r(b_hat))
-    _descend(game, game.d_r, terms["d_r"])
+    terms["d_r/norm"] = _descend(game, game.d_r, terms["d_r"])
 
     # G_A: eq. 8.
     terms["annotator/spliced"] = annotation_loss(a.authentic_truth, on_a, a.counted, config.loss)
@@ -103,7 +103,7 @@ def adversarial_iteration(game: Game, a: Pictures, b: Pictures) -> Terms:
             terms["annotator/authentic"],
             config.loss.annotation_realism * terms["annotator/realism"],
         )
-        _descend(game, game.annotator, loss, clip=config.optim.clip)
+        terms["annotator/norm"] = _descend(game, game.annotator, loss, config.optim.clip)
 
     # G_R: eq. 5, against the annotator as it is used: with the batch norm statistics that it has learnt.
     with _frozen(game.annotator.network, use_as_deployed=True), _frozen(d_r):
@@ -114,7 +114,7 @@ def adversarial_iteration(game: Game, a: Pictures, b: Pictures) -> Terms:
         loss = retoucher_loss(
             terms["retoucher/semantic"], terms["retoucher/hiding"], terms["retoucher/realism"], config.loss
         )
-        _descend(game, game.retoucher, loss)
+        terms["retoucher/norm"] = _descend(game, game.retoucher, loss)
     return _detached(terms)
 
 
@@ -123,12 +123,14 @@ def _annotate(game: Game, *pictures: Tensor) -> tuple[Tensor, ...]:
     return game.annotator.network(torch.cat(pictures)).split([len(picture) for picture in pictures])
 
 
-def _descend(game: Game, player: Player, loss: Tensor, clip: float = 0.0) -> None:
+def _descend(game: Game, player: Player, loss: Tensor, clip: float = 0.0) -> Tensor:
+    """Move one player down its loss; the norm of its gradient before clipping is returned."""
     player.optimiser.zero_grad()
     game.fabric.backward(loss)
-    if clip:
-        game.fabric.clip_gradients(player.network, player.optimiser, max_norm=clip)
+    norm = game.fabric.clip_gradients(player.network, player.optimiser, max_norm=clip or math.inf)
     player.optimiser.step()
+    assert norm is not None
+    return norm
 
 
 @contextmanager

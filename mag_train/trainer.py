@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mag_train.config import Config, override
 from mag_train.data.photos import Photo, labelled_photos
-from mag_train.data.stream import SpliceStream, batches
+from mag_train.data.stream import RawPictures, SpliceStream, batches
 from mag_train.data.targets import pictures
 from mag_train.metrics import average_precision
 from mag_train.models import Mag
@@ -56,6 +56,7 @@ class Run:
         decay = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.mag.annotator, multi_avg_fn=decay, use_buffers=True)
         self.iteration, self.best, self.seconds = 0, 0.0, 0.0
+        self.unreadable: set[str] = set()
 
     def _game(self) -> Game:
         optim = self.config.optim
@@ -79,17 +80,20 @@ class Run:
         log = Log(self.folder / "metrics.csv", self.iteration)
         with _stop_request() as stop, _progress() as progress:
             bar = progress.add_task("", total=last, completed=self.iteration, state="")
+            asked = time.perf_counter()
             for raw_a, raw_b in batches(self.stream, self.iteration, last):
-                begun = time.perf_counter()
+                waited = time.perf_counter() - asked
+                self._report_unreadable(raw_a, raw_b)
                 a, b = pictures(raw_a, self.fabric.device), pictures(raw_b, self.fabric.device)
                 rate = self._set_rate(schedule.rate(self.iteration, per_epoch))
                 joined = self.iteration >= schedule.adversary_from * per_epoch
                 terms = (adversarial_iteration if joined else warm_up_iteration)(self.game, a, b)
+                _refuse_nan(self.iteration, terms, raw_a.sources + raw_b.sources)
                 self.average.update_parameters(self.mag.annotator)
                 self.iteration += 1
-                self.seconds += time.perf_counter() - begun
+                self.seconds += time.perf_counter() - asked
                 progress.update(bar, completed=self.iteration)
-                if row := log.add(self.iteration, terms, rate):
+                if row := log.add(self.iteration, terms, rate, waited):
                     progress.update(bar, state=_brief(row))
                 if self.iteration % per_epoch == 0:
                     self._end_epoch(self.iteration // per_epoch)
@@ -97,6 +101,15 @@ class Run:
                     self.save(self.folder / "last.pt")
                     console.print(f"Stopped after iteration {self.iteration}; --resume continues.")
                     return
+                asked = time.perf_counter()
+
+    def _report_unreadable(self, *batch: RawPictures) -> None:
+        """Say once of each photo that it could not be read; the stream has put the next one in its place."""
+        for raw in batch:
+            for path, reason in raw.unreadable.items():
+                if path not in self.unreadable:
+                    self.unreadable.add(path)
+                    console.print(f"skipped {path}: {reason} ({len(self.unreadable)} so far)", markup=False)
 
     def _set_rate(self, factor: float) -> float:
         optim = self.config.optim
@@ -225,14 +238,16 @@ class Log:
     """`metrics.csv`: a row every `LOG_EVERY` iterations. Rows past where a run resumes from are dropped."""
 
     FIELDS = (
-        "iteration", "rate", "iterations_per_second", "annotator/spliced", "annotator/retouched", "annotator/authentic",
-        "annotator/realism", "retoucher/semantic", "retoucher/hiding", "retoucher/realism", "d_a", "d_r",
+        "iteration", "rate", "iterations_per_second", "waiting_for_data",
+        "annotator/spliced", "annotator/retouched", "annotator/authentic", "annotator/realism", "annotator/norm",
+        "retoucher/semantic", "retoucher/hiding", "retoucher/realism", "retoucher/norm",
+        "d_a", "d_a/norm", "d_r", "d_r/norm",
     )  # fmt: skip
 
     def __init__(self, path: Path, iteration: int) -> None:
         self.path = path
         self.pending: list[Terms] = []
-        self.since = time.perf_counter()
+        self.waited, self.since = 0.0, time.perf_counter()
         kept = []
         if iteration and path.is_file():
             with path.open(newline="") as file:
@@ -242,19 +257,32 @@ class Log:
             writer.writeheader()
             writer.writerows(kept)
 
-    def add(self, iteration: int, terms: Terms, rate: float) -> dict[str, float] | None:
-        """Keep the terms of an iteration; when a row is complete write it and return it."""
+    def add(self, iteration: int, terms: Terms, rate: float, waited: float) -> dict[str, float] | None:
+        """Keep the terms of an iteration and the seconds it waited; when a row is complete write it and return it."""
         self.pending.append(terms)
+        self.waited += waited
         if iteration % LOG_EVERY:
             return None
-        row = {name: sum(float(each[name]) for each in self.pending) / len(self.pending) for name in terms
-               if all(name in each for each in self.pending)}  # fmt: skip
-        now = time.perf_counter()
-        row |= {"iteration": iteration, "rate": rate, "iterations_per_second": len(self.pending) / (now - self.since)}
-        self.pending, self.since = [], now
+        # Terms that began within these iterations (the retoucher has just joined) wait for the next row.
+        names = [name for name in terms if all(name in each for each in self.pending)]
+        row = {name: sum(float(each[name]) for each in self.pending) / len(self.pending) for name in names}
+        taken = time.perf_counter() - self.since
+        row |= {
+            "iteration": iteration,
+            "rate": rate,
+            "iterations_per_second": len(self.pending) / taken,
+            "waiting_for_data": self.waited / taken,
+        }
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.FIELDS).writerow(row)
+        self.pending, self.waited, self.since = [], 0.0, time.perf_counter()
         return row
+
+
+def _refuse_nan(iteration: int, terms: Terms, sources: list[str]) -> None:
+    if not torch.stack([term.float() for term in terms.values()]).isfinite().all():
+        values = ", ".join(f"{name} {float(term):.4g}" for name, term in terms.items())
+        raise RunError(f"iteration {iteration} is not finite: {values}; its photos: {', '.join(sorted(set(sources)))}")
 
 
 class _Stop:

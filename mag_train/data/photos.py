@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mag_rt.bundle import CLASS_NAMES
 from mag_rt.pictures import SUFFIXES, decode
 
 UNLABELLED = 255
@@ -32,6 +33,9 @@ class Photo:
         labels = cv2.imdecode(np.fromfile(self.labels, np.uint8), cv2.IMREAD_GRAYSCALE)
         if labels is None or labels.shape != image.shape[:2]:
             raise ValueError(f"{self.labels}: not a label map of the size of {self.image.name}")
+        unknown = labels[(labels > len(CLASS_NAMES)) & (labels != UNLABELLED)]
+        if unknown.size:
+            raise ValueError(f"{self.labels}: class {unknown[0]} is neither 0 to {len(CLASS_NAMES)} nor {UNLABELLED}")
         return image, labels
 
 

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import cv2
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mag_rt.errors import PictureError
 from mag_train.config import DataConfig
 from mag_train.data.photos import Photo
 from mag_train.data.synthesis import Image, Picture, authentic, spliced
@@ -21,19 +22,14 @@ class RawPictures:
     """A batch as the workers hand it over, small enough to travel: everything uint8.
 
     image N x H x W x 3 RGB; mask N x H x W of 0 and 1; labels N x H x W (0 other, 1... classes, 255 unlabelled).
+    `sources`: the photos that went in; `unreadable`: photos that should have and could not be read, and why.
     """
 
     image: Tensor
     mask: Tensor
     labels: Tensor
-
-    @classmethod
-    def stack(cls, pictures: list[Picture]) -> "RawPictures":
-        return cls(
-            torch.from_numpy(np.stack([picture.image[..., ::-1] for picture in pictures])),
-            torch.from_numpy(np.stack([picture.mask for picture in pictures])),
-            torch.from_numpy(np.stack([picture.labels for picture in pictures])),
-        )
+    sources: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 class SpliceStream(Dataset[tuple[RawPictures, RawPictures]]):
@@ -55,22 +51,56 @@ class SpliceStream(Dataset[tuple[RawPictures, RawPictures]]):
 
     def __getitem__(self, iteration: int) -> tuple[RawPictures, RawPictures]:
         config, size = self.config, (self.config.crop, self.config.crop)
+        reader = _Reader(self.photos)
         a = []
         for number in range(iteration * config.spliced, (iteration + 1) * config.spliced):
             rng = np.random.default_rng([self.seed, 0, number])
-            a.append(spliced(*self._host(number), self._any_photo, size, rng))
+            a.append(spliced(*reader.read(self._host(number)), reader.draw, size, rng))
+        spliced_batch = reader.batch(a)
+        reader = _Reader(self.photos)
         b = []
         for number in range(iteration * config.authentic, (iteration + 1) * config.authentic):
             rng = np.random.default_rng([self.seed, 1, number])
-            b.append(authentic(*self._any_photo(rng), size, rng))
-        return RawPictures.stack(a), RawPictures.stack(b)
+            b.append(authentic(*reader.draw(rng), size, rng))
+        return spliced_batch, reader.batch(b)
 
-    def _host(self, number: int) -> tuple[Image, Image]:
+    def _host(self, number: int) -> int:
+        """Which photo is the host of spliced picture `number`."""
         epoch, position = divmod(number, len(self.photos))
-        return self.photos[_permutation(len(self.photos), self.seed, epoch)[position]].read()
+        return int(_permutation(len(self.photos), self.seed, epoch)[position])
 
-    def _any_photo(self, rng: np.random.Generator) -> tuple[Image, Image]:
-        return self.photos[rng.integers(len(self.photos))].read()
+
+class _Reader:
+    """Reads the photos of one batch and keeps account of them; one that cannot be read gives way to the next."""
+
+    def __init__(self, photos: list[Photo]) -> None:
+        self.photos = photos
+        self.sources: list[str] = []
+        self.unreadable: dict[str, str] = {}
+
+    def read(self, index: int) -> tuple[Image, Image]:
+        for offset in range(len(self.photos)):
+            photo = self.photos[(index + offset) % len(self.photos)]
+            try:
+                image, labels = photo.read()
+            except (PictureError, ValueError, OSError) as error:
+                self.unreadable[str(photo.image)] = str(error)
+            else:
+                self.sources.append(str(photo.image))
+                return image, labels
+        raise RuntimeError("none of the photos can be read: " + "; ".join(self.unreadable.values()))
+
+    def draw(self, rng: np.random.Generator) -> tuple[Image, Image]:
+        return self.read(int(rng.integers(len(self.photos))))
+
+    def batch(self, pictures: list[Picture]) -> RawPictures:
+        return RawPictures(
+            torch.from_numpy(np.stack([picture.image[..., ::-1] for picture in pictures])),
+            torch.from_numpy(np.stack([picture.mask for picture in pictures])),
+            torch.from_numpy(np.stack([picture.labels for picture in pictures])),
+            self.sources,
+            self.unreadable,
+        )
 
 
 @lru_cache(maxsize=2)

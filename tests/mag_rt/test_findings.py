@@ -10,9 +10,9 @@ from mag_rt.findings import Finding, evidence, objects, regions, score, verdict
 from tests.conftest import CALIBRATION
 
 
-def test_evidence_is_the_log_odds_of_the_most_suspicious_fiftieth() -> None:
+def test_evidence_is_the_log_odds_of_the_most_suspicious_half_a_percent() -> None:
     probability = np.zeros((100, 100), np.float32)
-    probability[0, :] = 0.8  # 100 pixels of the 200 that count; the rest are 0
+    probability[0, :25] = 0.8  # 25 pixels of the 50 that count; the rest are 0
     assert evidence(probability) == pytest.approx(math.log(0.4 / 0.6))
 
 

@@ -34,6 +34,13 @@ def test_labels_of_another_size_are_refused_by_name(tmp_path: Path) -> None:
         Photo(image, labels).read()
 
 
+def test_labels_with_unknown_classes_are_refused_by_name(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png", np.zeros((10, 20, 3), np.uint8))
+    labels = save(tmp_path / "odd.png", np.full((10, 20), 11, np.uint8))
+    with pytest.raises(ValueError, match=r"odd\.png: class 11 is neither 0 to 10 nor 255"):
+        Photo(image, labels).read()
+
+
 def test_an_empty_folder_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"neither manifest\.tsv nor a folder images"):
         labelled_photos(tmp_path)

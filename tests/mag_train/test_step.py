@@ -51,10 +51,11 @@ def test_each_step_moves_its_own_network_and_no_other(game: Game, monkeypatch: p
     steps = []
     descend = algorithm._descend
 
-    def watched(game: Game, player: Player, loss: torch.Tensor, clip: float = 0.0) -> None:
+    def watched(game: Game, player: Player, loss: torch.Tensor, clip: float = 0.0) -> torch.Tensor:
         before = {name: weights(getattr(game, name).network) for name in NAMES}
-        descend(game, player, loss, clip)
+        norm = descend(game, player, loss, clip)
         steps.append([name for name in NAMES if moved(getattr(game, name).network, before[name])])
+        return norm
 
     monkeypatch.setattr(algorithm, "_descend", watched)
     terms = adversarial_iteration(game, batch(3, True), batch(1, False))
@@ -99,10 +100,10 @@ def test_the_retouchers_step_leaves_the_annotators_statistics_alone(
     seen = {}
     descend = algorithm._descend
 
-    def watched(game: Game, player: Player, loss: torch.Tensor, clip: float = 0.0) -> None:
+    def watched(game: Game, player: Player, loss: torch.Tensor, clip: float = 0.0) -> torch.Tensor:
         if player is game.annotator:
             seen["after annotator"] = copy.deepcopy(dict(game.annotator.network.named_buffers()))
-        descend(game, player, loss, clip)
+        return descend(game, player, loss, clip)
 
     monkeypatch.setattr(algorithm, "_descend", watched)
     adversarial_iteration(game, batch(2, True), batch(2, False))
@@ -114,7 +115,7 @@ def test_the_warm_up_moves_the_annotator_alone(game: Game) -> None:
     before = {name: weights(getattr(game, name).network) for name in NAMES}
     terms = warm_up_iteration(game, batch(3, True), batch(1, False))
     assert [name for name in NAMES if moved(getattr(game, name).network, before[name])] == ["annotator"]
-    assert set(terms) == {"annotator/spliced", "annotator/authentic"}
+    assert set(terms) == {"annotator/spliced", "annotator/authentic", "annotator/norm"}
 
 
 def test_annotations_of_a_stacked_pass_go_to_their_own_pictures(game: Game) -> None:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import numpy as np
+import pytest
 import torch
 
 from mag_train.config import DataConfig
-from mag_train.data.photos import labelled_photos
+from mag_train.data.photos import Photo, labelled_photos
 from mag_train.data.stream import RawPictures, SpliceStream, batches
 
 CONFIG = DataConfig(crop=64, spliced=5, authentic=2, workers=0)
@@ -47,7 +47,19 @@ def test_every_photo_is_a_host_once_an_epoch(photo_folder: Path) -> None:
     stream = SpliceStream(photos, CONFIG, seed=1)
     assert stream.iterations_per_epoch == 3  # 12 photos, 5 a batch
     for epoch in range(3):
-        hosts = [stream._host(epoch * len(photos) + number)[0] for number in range(len(photos))]
-        assert len({host.tobytes() for host in hosts}) == len(photos)
-    orders = [np.stack([stream._host(epoch * 12 + n)[0] for n in range(12)]) for epoch in range(2)]
-    assert not np.array_equal(*orders)
+        assert {stream._host(epoch * len(photos) + number) for number in range(len(photos))} == set(range(len(photos)))
+    first, second = (
+        [stream._host(epoch * len(photos) + number) for number in range(len(photos))] for epoch in range(2)
+    )
+    assert first != second
+
+
+def test_a_photo_that_cannot_be_read_gives_way_to_another(photo_folder: Path, tmp_path: Path) -> None:
+    good = labelled_photos(photo_folder)
+    (tmp_path / "bad.jpg").write_bytes(b"corrupt")
+    photos = [Photo(tmp_path / "bad.jpg", None), *good[:3]]
+    drawn = [SpliceStream(photos, CONFIG, seed=1)[iteration][0] for iteration in range(4)]
+    assert all(batch.image.shape[0] == 5 for batch in drawn)
+    assert {path for batch in drawn for path in batch.unreadable} == {str(tmp_path / "bad.jpg")}
+    with pytest.raises(RuntimeError, match="none of the photos"):
+        SpliceStream(photos[:1], CONFIG, seed=1)[0]

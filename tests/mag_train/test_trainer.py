@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from mag_train import trainer
 from mag_train.config import Config
 from mag_train.trainer import Run, RunError, load_checkpoint
 
+CLOCKED = {"iterations_per_second", "waiting_for_data"}
+"""Columns that a second run cannot repeat."""
 SMALL = ["data.spliced=2", "schedule.adversary_from=1", "optim.average=0.5"]
 
 
@@ -28,9 +31,7 @@ def rules(monkeypatch: pytest.MonkeyPatch) -> Config:
 
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
-        return [
-            {key: value for key, value in row.items() if key != "iterations_per_second"} for row in csv.DictReader(file)
-        ]
+        return [{key: value for key, value in row.items() if key not in CLOCKED} for row in csv.DictReader(file)]
 
 
 def stop_after(run: Run, iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +126,28 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(
     with pytest.raises(OSError, match="No space"):
         run.save(tmp_path / "run" / "last.pt")
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_terms_and_photos(
+    rules: Config, photo_folder: Path, tmp_path: Path
+) -> None:
+    run = trainer.start(rules, photo_folder, tmp_path / "run")
+    with torch.no_grad():
+        next(run.mag.annotator.parameters()).fill_(float("nan"))
+    with pytest.raises(RunError, match=r"iteration 0 is not finite: annotator/spliced nan, .*images/\d\d\.jpg"):
+        run.fit()
+    assert torch.isfinite(load_checkpoint(tmp_path / "run" / "last.pt")["networks"]["annotator.head.weight"]).all()
+
+
+def test_a_corrupt_photo_is_skipped_and_said_once(
+    rules: Config, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photo_folder, tmp_path / "photos")
+    (tmp_path / "photos" / "images" / "03.jpg").write_bytes(b"corrupt")
+    trainer.start(rules, tmp_path / "photos", tmp_path / "run").fit()
+    said = capsys.readouterr().err
+    assert "03.jpg" in said and "(1 so far)" in said and "(2 so far)" not in said
+    assert len(rows(tmp_path / "run")) == 12
 
 
 def magtrain(*arguments: object) -> subprocess.Popen[str]:
