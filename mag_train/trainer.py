@@ -109,7 +109,8 @@ class Run:
             for path, reason in raw.unreadable.items():
                 if path not in self.unreadable:
                     self.unreadable.add(path)
-                    console.print(f"skipped {path}: {reason} ({len(self.unreadable)} so far)", markup=False)
+                    line = f"skipped {path}: {reason} ({len(self.unreadable)} so far)"
+                    console.print(line, markup=False, soft_wrap=True)
 
     def _set_rate(self, factor: float) -> float:
         optim = self.config.optim

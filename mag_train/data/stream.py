@@ -117,6 +117,8 @@ def batches(stream: SpliceStream, start: int, stop: int) -> Iterator[tuple[RawPi
         sampler=range(start, stop),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        # Not forked: a fork of a process in which OpenCV's threads have run waits for them forever.
+        multiprocessing_context="spawn" if workers else None,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else it draws from torch's own, and a resumed run would see other dropout
     )
