@@ -73,18 +73,41 @@ def test_the_retoucher_learns_through_the_annotator(game: Game) -> None:
 
 
 def test_the_annotator_hears_from_its_discriminator(game: Game) -> None:
-    """Eq. 7 trains the annotator: with L_adv^DA on, its step is another than with it off."""
+    """Eq. 7 trains the annotator: from the same start, its step with L_adv^DA is another than without."""
     pictures = batch(2, True), batch(2, False)
+    start = {name: copy.deepcopy(getattr(game, name).network.state_dict()) for name in NAMES}
     stepped = []
-    for weight in (0.0, 1.0):
+    for weight in (0.0, 0.0, 1.0):
+        for name in NAMES:
+            getattr(game, name).network.load_state_dict(start[name])
         loss = game.config.loss.model_copy(update={"annotation_realism": weight})
-        twin = copy.deepcopy(game.annotator.network.state_dict())
         game.config = game.config.model_copy(update={"loss": loss})
         torch.manual_seed(1)
         adversarial_iteration(game, *pictures)
         stepped.append(weights(game.annotator.network))
-        game.annotator.network.load_state_dict(twin)
-    assert any(not torch.equal(a, b) for a, b in zip(*stepped, strict=True))
+    without, again, with_it = stepped
+    assert all(torch.equal(a, b) for a, b in zip(without, again, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(without, with_it, strict=True))
+
+
+def test_gradients_pass_through_a_frozen_network_and_leave_nothing_behind(
+    game: Game, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = {}
+    descend = algorithm._descend
+
+    def watched(game: Game, player: Player, loss: torch.Tensor, clip: float = 0.0) -> torch.Tensor:
+        others = [getattr(game, name).network for name in NAMES if getattr(game, name) is not player]
+        before = [[p.grad.clone() for p in net.parameters() if p.grad is not None] for net in others]
+        norm = descend(game, player, loss, clip)
+        after = [[p.grad for p in net.parameters() if p.grad is not None] for net in others]
+        for one, other in zip(before, after, strict=True):
+            left[len(left)] = len(one) == len(other) and all(map(torch.equal, one, other))
+        return norm
+
+    monkeypatch.setattr(algorithm, "_descend", watched)
+    adversarial_iteration(game, batch(2, True), batch(2, False))
+    assert all(left.values()) and len(left) == 12
 
 
 def test_no_network_is_left_frozen(game: Game) -> None:
