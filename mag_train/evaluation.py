@@ -160,11 +160,9 @@ def _from_run(path: Path) -> Model:
 
     from mag_train.config import Config
     from mag_train.export import MAX_SIDE, NORMALISATION, averaged_annotator
-    from mag_train.trainer import load_checkpoint
+    from mag_train.trainer import best_checkpoint, load_checkpoint
 
-    best = path / "best.pt"
-    checkpoint = path if path.suffix == ".pt" else best if best.is_file() else path / "last.pt"
-    state = load_checkpoint(checkpoint)
+    state = load_checkpoint(path if path.suffix == ".pt" else best_checkpoint(path))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     annotator = averaged_annotator(Config.model_validate(state["config"]), state).to(device)
 

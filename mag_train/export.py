@@ -24,7 +24,7 @@ from mag_train.config import Config
 from mag_train.data.photos import Photo, labelled_photos
 from mag_train.data.synthesis import Image, spliced
 from mag_train.models.annotator import ANNOTATORS, Annotator
-from mag_train.trainer import RunError, load_checkpoint, split
+from mag_train.trainer import RunError, best_checkpoint, load_checkpoint, split
 
 NORMALISATION = Normalisation(scale=1 / 127.5, offset=-1.0)
 MAX_SIDE = 1024
@@ -44,8 +44,7 @@ def export(run: Path, out: Path, data: Path | None, weights_licence: str) -> Bun
     The photos of role `calibration` in the manifest of `data` (the run's own unless given), or else the photos that the
     run held out, calibrate the score. Raises RunError when ONNX Runtime and torch disagree on the network.
     """
-    best = run / "best.pt"
-    state = load_checkpoint(best if best.is_file() else run / "last.pt")
+    state = load_checkpoint(best_checkpoint(run))
     config = Config.model_validate(state["config"])
     photos = calibration_photos(data or Path(state["data"]))
     annotator = averaged_annotator(config, state)

@@ -225,6 +225,12 @@ def split(photos: list[Photo]) -> tuple[list[Photo], list[Photo]]:
     return held_out, training
 
 
+def best_checkpoint(run: Path) -> Path:
+    """The checkpoint of a run to use: its best, or its last while it has not been validated yet."""
+    best = run / "best.pt"
+    return best if best.is_file() else run / "last.pt"
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """What `Run.save` wrote. Raises RunError when the file is missing or no checkpoint."""
     try:
