@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from enum import Enum
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -137,7 +136,7 @@ def _write_run(
         "versions": {
             "magrt": __version__,
             "python": platform.python_version(),
-            scanner.backend.name: version(scanner.backend.name),
+            scanner.backend.name: scanner.backend.version,
         },
         "model": {"annotator": scanner.bundle.annotator, "sha256": scanner.bundle.sha256},
         "backend": scanner.backend.name,

@@ -10,6 +10,8 @@ class Backend(Protocol):
     """A network that is ready to run."""
 
     name: str
+    version: str
+    """Of the library that runs it."""
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Normalised pictures N x 3 x H x W to annotations N x (2+K) x H x W in [0, 1]."""

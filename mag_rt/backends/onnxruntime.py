@@ -15,6 +15,7 @@ class OnnxRuntimeBackend:
     def __init__(self, bundle: Bundle) -> None:
         import onnxruntime  # here, so that importing mag_rt stays light
 
+        self.version = onnxruntime.__version__  # the distribution may be called onnxruntime-gpu or otherwise
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only: its warnings are about the graph, not about the user's pictures
         options.enable_mem_pattern = False  # pictures come in many shapes; a plan for each would pile up
