@@ -137,15 +137,16 @@ def verdict(score: float, calibration: Calibration) -> Verdict:
 def regions(probability: NDArray[np.float32], threshold: float) -> list[Region]:
     """The connected areas (8-neighbourhood) that reach the threshold, most suspicious first, at most `MOST_REGIONS`."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats((probability >= threshold).astype(np.uint8))
-    totals = np.bincount(parts.ravel(), weights=probability.ravel(), minlength=count)
     found = []
     for part in range(1, count):
         left, top, width, height, area = (int(value) for value in stats[part])
         if area < SMALLEST_REGION * probability.size:
             continue
-        window = (parts[top : top + height, left : left + width] == part).astype(np.uint8)
-        outline = _outline(window, (left, top))
-        found.append(Region((left, top, width, height), area / probability.size, float(totals[part]) / area, outline))
+        window = np.s_[top : top + height, left : left + width]
+        inside = parts[window] == part
+        score = float(probability[window][inside].mean())
+        outline = _outline(inside.astype(np.uint8), (left, top))
+        found.append(Region((left, top, width, height), area / probability.size, score, outline))
     found.sort(key=lambda region: region.score * region.area_fraction, reverse=True)
     return found[:MOST_REGIONS]
 

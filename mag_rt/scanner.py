@@ -140,8 +140,11 @@ class Scanner:
 def _load(frame: Frame) -> _Loaded:
     assert frame.source is not None
     digest = None
+    path = Path(frame.source)
     try:
-        data = Path(frame.source).read_bytes()
+        if path.exists() and not path.is_file():
+            return _Loaded(frame, failure=Failure("unreadable", "not a regular file"))  # a pipe would wait forever
+        data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         return _Loaded(frame, digest, decode(data))
     except PictureError as error:

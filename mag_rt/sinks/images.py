@@ -48,8 +48,8 @@ def draw_overlay(picture: Picture, finding: Finding) -> Picture:
     assert finding.probability is not None
     grey = as_grey(finding.probability)
     heat = cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)
-    opacity = (STRONGEST_HEAT * finding.probability)[..., None]
-    overlay = (opacity * heat + (1 - opacity) * picture + 0.5).astype(np.uint8)
+    opacity = STRONGEST_HEAT * finding.probability
+    overlay = cv2.blendLinear(heat, picture, opacity, 1 - opacity)
     thickness = max(1, round(max(picture.shape[:2]) / 500))
     outlines = [np.array(region.polygon, np.int32) for region in finding.regions]
     cv2.polylines(overlay, outlines, True, OUTLINE, thickness, cv2.LINE_AA)

@@ -1,6 +1,7 @@
 """The road from source to finding, with a network whose answer is known: spliced is what is red."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,14 @@ def test_a_file_that_vanishes_costs_one_finding(scanner: Scanner, tmp_path: Path
     (folder / "a.png").unlink()
     first, second = findings
     assert first.error is not None and first.error.type == "unreadable"
+    assert second.error is None
+
+
+def test_a_pipe_is_unreadable_and_nobody_waits_for_it(scanner: Scanner, tmp_path: Path) -> None:
+    save(tmp_path / "in" / "b.png", grey_with_red_box(40, 40))
+    os.mkfifo(tmp_path / "in" / "a.png")
+    first, second = scanner.scan([tmp_path / "in"])
+    assert first.error is not None and first.error.message == "not a regular file"
     assert second.error is None
 
 
