@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import os
 import platform
 import warnings
@@ -18,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mag_rt import Scanner, bundle
 from mag_rt.bundle import Bundle, Calibration
-from mag_rt.findings import evidence, score
+from mag_rt.findings import score
 from mag_rt.pictures import Normalisation, pad, shrink
 from mag_train.config import Config
 from mag_train.data.photos import Photo, labelled_photos
@@ -136,6 +137,7 @@ def calibration_photos(data: Path) -> list[Photo]:
 def calibrate(scanner: Scanner, photos: list[Photo], seed: int) -> tuple[Calibration, dict[str, Any]]:
     """Fit the score on authentic photos, as they are, and on splices made of them, at even odds.
 
+    `scanner` has the bundle with the calibration `UNCALIBRATED`.
     The even photos are fitted on, the odd ones say how well it holds: what is measured is returned beside.
     """
     on_authentic, on_spliced = _evidence(scanner, photos, seed)
@@ -166,9 +168,9 @@ def _evidence(scanner: Scanner, photos: list[Photo], seed: int) -> tuple[NDArray
         return photos[rng.integers(len(photos))].read()
 
     def evidence_of(image: Image) -> float:
-        probability = scanner.scan_image(image).probability
-        assert probability is not None
-        return evidence(probability)
+        value = scanner.scan_image(image).score
+        assert value is not None
+        return math.log(value / (1 - value))  # an uncalibrated score is the sigmoid of the evidence
 
     values = []
     for number, photo in enumerate(photos):

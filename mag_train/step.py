@@ -50,6 +50,11 @@ class Game:
     fabric: Fabric
     config: Config
 
+    @property
+    def players(self) -> dict[str, Player]:
+        """By name."""
+        return {"annotator": self.annotator, "retoucher": self.retoucher, "d_a": self.d_a, "d_r": self.d_r}
+
 
 def warm_up_iteration(game: Game, a: Pictures, b: Pictures) -> Terms:
     """Eq. 8 before the retoucher has joined: the annotator alone, on spliced and authentic pictures."""

@@ -109,17 +109,13 @@ class Run:
             for path, reason in raw.unreadable.items():
                 if path not in self.unreadable:
                     self.unreadable.add(path)
-                    line = f"skipped {path}: {reason} ({len(self.unreadable)} so far)"
+                    line = f"skipped {reason} ({len(self.unreadable)} so far)"
                     console.print(line, markup=False, soft_wrap=True)
 
     def _set_rate(self, factor: float) -> float:
         optim = self.config.optim
-        for player, base in (
-            (self.game.annotator, optim.lr),
-            (self.game.retoucher, optim.adversary_lr),
-            (self.game.d_a, optim.adversary_lr),
-            (self.game.d_r, optim.adversary_lr),
-        ):
+        for player in self.game.players.values():
+            base = optim.lr if player is self.game.annotator else optim.adversary_lr
             for group in player.optimiser.param_groups:
                 group["lr"] = base * factor
         return optim.lr * factor
@@ -147,7 +143,6 @@ class Run:
 
     def save(self, path: Path) -> None:
         """Write everything that `load` needs, atomically: the file is the old one or the new one, never a part."""
-        players = {name: getattr(self.game, name) for name in ("annotator", "retoucher", "d_a", "d_r")}
         state = {
             "config": self.config.model_dump(mode="json"),
             "data": str(self.data),
@@ -156,7 +151,7 @@ class Run:
             "seconds": self.seconds,
             "networks": self.mag.state_dict(),
             "average": self.average.state_dict(),
-            "optimisers": {name: player.optimiser.state_dict() for name, player in players.items()},
+            "optimisers": {name: player.optimiser.state_dict() for name, player in self.game.players.items()},
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all(),
         }
@@ -170,7 +165,7 @@ class Run:
         self.mag.load_state_dict(state["networks"])
         self.average.load_state_dict(state["average"])
         for name, optimiser in state["optimisers"].items():
-            getattr(self.game, name).optimiser.load_state_dict(optimiser)
+            self.game.players[name].optimiser.load_state_dict(optimiser)
         torch.set_rng_state(state["random"])
         if torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["random_cuda"])
