@@ -1,7 +1,7 @@
 """What can go wrong, for callers to catch: few and exact."""
 
 
-class MagrtError(Exception):
+class MagrtError(RuntimeError):
     """Base of every error that mag_rt raises on purpose; the message is one line for a person."""
 
 

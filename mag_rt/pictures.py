@@ -46,17 +46,18 @@ def _is_cut_off(data: bytes) -> bool:
     """
     if data.startswith(_JPEG):
         return data.find(_JPEG_END, _first_scan(data)) < 0
-    return data.startswith(_PNG) and data.find(_PNG_END, len(data) - 4096 if len(data) > 4096 else 0) < 0
+    return data.startswith(_PNG) and data.rfind(_PNG_END) < 0
 
 
 def _first_scan(data: bytes) -> int:
-    """Where the first start-of-scan marker of a JPEG lies; the end of the data if there is none."""
+    """Where the first start-of-scan marker of a JPEG lies, or else how far its segments can be followed."""
     at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        if data[at : at + 2] == _JPEG_SCAN:
-            return at
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return len(data)
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at : at + 2] != _JPEG_SCAN:
+        if data[at + 1] == 0xFF:  # a marker may have any number of these before it
+            at += 1
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return at
 
 
 def shrink(picture: Picture, max_side: int) -> Picture:

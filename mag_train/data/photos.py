@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mag_rt.bundle import CLASS_NAMES
+from mag_rt.errors import PictureError
 from mag_rt.pictures import SUFFIXES, decode
 
 UNLABELLED = 255
@@ -27,7 +28,10 @@ class Photo:
 
         Raises `PictureError` (unreadable) or ValueError (labels of another size or with unknown ids), naming the file.
         """
-        image = decode(self.image.read_bytes())
+        try:
+            image = decode(self.image.read_bytes())
+        except PictureError as error:
+            raise PictureError(error.kind, f"{self.image}: {error}") from None
         if self.labels is None:
             return image, np.full(image.shape[:2], UNLABELLED, np.uint8)
         labels = cv2.imdecode(np.fromfile(self.labels, np.uint8), cv2.IMREAD_GRAYSCALE)
@@ -50,7 +54,11 @@ def labelled_photos(root: Path, role: str = "training") -> list[Photo]:
     manifest = root / "manifest.tsv"
     if manifest.is_file():
         with manifest.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file, delimiter="\t") if row["role"] == role]
+            reader = csv.DictReader(file, delimiter="\t")
+            missing = {"role", "image", "label"}.difference(reader.fieldnames or ())
+            if missing:
+                raise ValueError(f"{manifest}: lacks the column {', '.join(sorted(missing))}")
+            rows = [row for row in reader if row["role"] == role]
         photos = [Photo(root / row["image"], root / row["label"] if row["label"] else None) for row in rows]
     elif (root / "images").is_dir():
         images = sorted(path for path in (root / "images").iterdir() if path.suffix.lower() in SUFFIXES)

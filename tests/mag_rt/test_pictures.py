@@ -46,6 +46,12 @@ def test_bytes_behind_the_end_of_a_jpeg_are_no_damage() -> None:
     assert decode(encoded(SCENE, ".jpg") + b"trailing bytes of a phone").shape == SCENE.shape
 
 
+def test_fill_bytes_and_an_appendix_are_no_damage() -> None:
+    jpeg, png = encoded(SCENE, ".jpg"), encoded(SCENE, ".png")
+    assert decode(jpeg[:2] + b"\xff\xff" + jpeg[2:]).shape == SCENE.shape
+    assert decode(png + b"x" * 10000).shape == SCENE.shape
+
+
 @pytest.mark.parametrize(
     ("data", "kind"), [(b"", "empty"), (b"just text", "not-a-picture"), (b"\xff\xd8\xff", "truncated")]
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mag_rt import PictureError
 from mag_train.data.photos import UNLABELLED, Photo, labelled_photos
 from tests.conftest import save
 
@@ -25,6 +26,15 @@ def test_a_manifest_gives_the_photos_of_one_role(tmp_path: Path) -> None:
     (tmp_path / "manifest.tsv").write_text("\n".join(rows) + "\n")
     assert labelled_photos(tmp_path) == [Photo(tmp_path / "a.jpg", tmp_path / "a.png"), Photo(tmp_path / "c.jpg", None)]
     assert labelled_photos(tmp_path, "development") == [Photo(tmp_path / "b.jpg", None)]
+
+
+def test_a_manifest_without_its_columns_and_a_corrupt_photo_are_named(tmp_path: Path) -> None:
+    (tmp_path / "manifest.tsv").write_text("image\tkind\na.jpg\tx\n")
+    with pytest.raises(ValueError, match=r"manifest\.tsv: lacks the column label, role"):
+        labelled_photos(tmp_path)
+    (tmp_path / "bad.jpg").write_bytes(b"corrupt")
+    with pytest.raises(PictureError, match=r"bad\.jpg"):
+        Photo(tmp_path / "bad.jpg", None).read()
 
 
 def test_labels_of_another_size_are_refused_by_name(tmp_path: Path) -> None:
