@@ -35,9 +35,13 @@ class DataConfig(_Section):
 
 
 class ModelConfig(_Section):
-    """The networks' sizes."""
+    """Which networks play, and their sizes."""
 
     annotator: Literal["paper", "edge"]
+    tasks: Literal["all", "mask"] = "all"
+    """What the annotator learns: mask, edge and classes, or the mask alone (the paper's ablation "single-task")."""
+    retoucher: Literal["unet", "none"] = "unet"
+    """none: the paper's ablation "No G_R"."""
     retoucher_levels: int = Field(default=9, ge=5)
     retoucher_width: int = Field(default=64, gt=0)
     discriminator_width: int = Field(default=64, gt=0)
@@ -72,6 +76,8 @@ class OptimConfig(_Section):
     """Decoupled (AdamW), annotator only."""
     clip: float = Field(default=0.0, ge=0)
     """Largest norm of the annotator's gradient; 0 leaves it alone."""
+    accumulate: int = Field(default=1, gt=0)
+    """Batches whose gradients are added up before the players step; batch norm sees each batch by itself."""
     average: float = Field(default=0.0, ge=0, lt=1)
     """Decay per iteration of the moving average of the annotator's weights that is validated and exported; 0: none."""
 
@@ -100,6 +106,7 @@ class Config(_Section):
 
     seed: int = NotNegative
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """float32; or bfloat16 or float16 where a layer bears it, float16 with each player's gradients scaled."""
     data: DataConfig
     model: ModelConfig
     loss: LossConfig = LossConfig()

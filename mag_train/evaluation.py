@@ -158,11 +158,11 @@ def _from_run(path: Path) -> Model:
     """The averaged annotator in torch, on the GPU if there is one."""
     import torch
 
+    from mag_train.checkpoint import best_checkpoint, load_checkpoint
     from mag_train.config import Config
     from mag_train.export import MAX_SIDE, NORMALISATION, averaged_annotator
-    from mag_train.trainer import best_checkpoint, load_checkpoint
 
-    state = load_checkpoint(path if path.suffix == ".pt" else best_checkpoint(path))
+    state = load_checkpoint(best_checkpoint(path))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     annotator = averaged_annotator(Config.model_validate(state["config"]), state).to(device)
 

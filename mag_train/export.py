@@ -1,31 +1,32 @@
 """From a run to a bundle: the averaged annotator as ONNX, checked against torch, and its calibration."""
 
-import copy
 import logging
 import math
 import os
 import platform
 import warnings
+from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mag_rt import Scanner, bundle
 from mag_rt.bundle import Bundle, Calibration
 from mag_rt.findings import score
 from mag_rt.pictures import Normalisation, pad, shrink
+from mag_train import models
+from mag_train.checkpoint import RunError, best_checkpoint, load_checkpoint
 from mag_train.config import Config
+from mag_train.data.opening import split
 from mag_train.data.photos import Photo, labelled_photos
 from mag_train.data.synthesis import Image, spliced
-from mag_train.models.annotator import ANNOTATORS, Annotator
-from mag_train.trainer import RunError, best_checkpoint, load_checkpoint, split
+from mag_train.models.annotator import Annotator
+from mag_train.models.folding import folded
+from mag_train.warm_start import averaged_weights
 
 NORMALISATION = Normalisation(scale=1 / 127.5, offset=-1.0)
 MAX_SIDE = 1024
@@ -74,11 +75,9 @@ def export(run: Path, out: Path, data: Path | None, weights_licence: str) -> Bun
 
 def averaged_annotator(config: Config, state: dict[str, Any]) -> Annotator:
     """The annotator of a checkpoint with its averaged weights, ready to be used."""
-    annotator = ANNOTATORS[config.model.annotator]()
-    prefix = "module."  # AveragedModel's
-    weights = {name.removeprefix(prefix): each for name, each in state["average"].items() if name.startswith(prefix)}
-    annotator.load_state_dict(weights)
-    return annotator.eval()
+    network = models.annotator(config.model)
+    network.load_state_dict(averaged_weights(state))
+    return network.eval()
 
 
 def to_onnx(annotator: Annotator) -> bytes:
@@ -89,7 +88,7 @@ def to_onnx(annotator: Annotator) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.onnx.export(
-            _folded(annotator),
+            folded(annotator),
             (torch.zeros(2, 3, side, side),),
             input_names=["image"],
             output_names=["annotation"],
@@ -99,18 +98,6 @@ def to_onnx(annotator: Annotator) -> bytes:
         )
     assert program is not None
     return program.model_proto.SerializeToString()
-
-
-def _folded(annotator: Annotator) -> nn.Module:
-    """A copy in which every convolution has taken in the batch norm behind it."""
-    network = copy.deepcopy(annotator)
-    for block in network.modules():
-        if isinstance(block, nn.Sequential):
-            for first, second in pairwise(range(len(block))):
-                conv, norm = block[first], block[second]
-                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    block[first], block[second] = fuse_conv_bn_eval(conv, norm), nn.Identity()
-    return network
 
 
 def _disagreement(annotator: Annotator, scanner: Scanner, photos: list[Photo]) -> float:
@@ -128,10 +115,12 @@ def _disagreement(annotator: Annotator, scanner: Scanner, photos: list[Photo]) -
 
 def calibration_photos(data: Path) -> list[Photo]:
     """The photos that calibrate a run on `data`; none of them was trained on."""
-    try:
+    with suppress(ValueError):
         return labelled_photos(data, role="calibration")
-    except ValueError:
+    try:
         return split(labelled_photos(data))[0]
+    except ValueError as error:
+        raise RunError(f"{error}; name a folder of authentic photos by --data to calibrate the score on") from None
 
 
 def calibrate(scanner: Scanner, photos: list[Photo], seed: int) -> tuple[Calibration, dict[str, Any]]:

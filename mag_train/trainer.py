@@ -1,107 +1,169 @@
 """A training run: epochs, checkpoints, progress, resume."""
 
-import csv
-import os
-import signal
+import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins import MixedPrecision
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.amp import GradScaler
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from mag_train import panels
+from mag_train.checkpoint import RunError, load_checkpoint, save_checkpoint
 from mag_train.config import Config, override
-from mag_train.data.photos import Photo, labelled_photos
-from mag_train.data.stream import RawPictures, SpliceStream, batches
-from mag_train.data.targets import pictures
+from mag_train.data.opening import open_stream
+from mag_train.data.stream import RawPictures, batches
+from mag_train.data.targets import Pictures, pictures
+from mag_train.devices import launch, of_each_process
+from mag_train.log import Log
 from mag_train.metrics import average_precision
 from mag_train.models import Mag
-from mag_train.step import Game, Player, Terms, adversarial_iteration, warm_up_iteration
+from mag_train.step import Game, Player, Terms, adversarial_iteration, unretouched_iteration, warm_up_iteration
+from mag_train.stopping import stop_request
+from mag_train.warm_start import warm_start
 
-HELD_OUT = 25
-"""One photo in this many is kept from training and makes the validation splices."""
 VALIDATION_BATCHES = 16
-LOG_EVERY = 20
-"""Iterations in a row of metrics.csv, whose terms are means over them."""
+SAVE_EVERY = 600
+"""Seconds between checkpoints within an epoch: what a crash costs at most."""
+WARM_START_BATCHES = 4
+"""Batches whose spliced pictures give the statistics of batch norm when training starts from a bundle."""
 
 console = Console(stderr=True)
 
 
-class RunError(RuntimeError):
-    """A run that cannot start or go on; the message says why, for the person who started it."""
-
-
 class Run:
-    """A run and its folder: `config.json`, `metrics.csv`, `last.pt` after every epoch, `best.pt` by validation AP."""
+    """A run and its folder: `config.json`, `metrics.csv`, `last.pt` every few minutes, `best.pt` by validation AP.
 
-    def __init__(self, config: Config, data: Path, folder: Path) -> None:
-        self.config, self.data, self.folder = config, data.resolve(), folder
+    With several processes each of them has a Run, on its own share of the same batches; the first one writes.
+    """
+
+    def __init__(self, config: Config, data: Path, folder: Path, fabric: Fabric) -> None:
+        self.config, self.data, self.folder, self.fabric = config, data.resolve(), folder, fabric
+        console.quiet = not fabric.is_global_zero
         torch.manual_seed(config.seed)
-        held_out, training = split(labelled_photos(data))
-        self.stream = SpliceStream(training, config.data, config.seed)
-        # Another seed than training's: held-out photos, and pastes that training never draws.
-        self.validation = SpliceStream(held_out, config.data.model_copy(update={"workers": 0}), config.seed + 1)
-        self.fabric = fabric(config)
+        self.stream, self.validation = open_stream(data, config.data, config.seed)
         self.mag = Mag(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.game = self._game()
+        self.game = Game(self._players(), fabric, config)
         decay = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.mag.annotator, multi_avg_fn=decay, use_buffers=True)
         self.iteration, self.best, self.seconds = 0, 0.0, 0.0
         self.unreadable: set[str] = set()
+        self.shown = panels.fixed_pictures(self.validation) if fabric.is_global_zero else []
+        if fabric.global_rank:  # the same weights everywhere, other dropout
+            torch.manual_seed(config.seed + fabric.global_rank)
 
-    def _game(self) -> Game:
+    def _players(self) -> dict[str, Player]:
         optim = self.config.optim
-        adversary = {"lr": optim.adversary_lr, "betas": (0.5, 0.999), "weight_decay": 0.0}
-        options: dict[str, dict[str, Any]] = {
-            "annotator": {"lr": optim.lr, "betas": optim.annotator_betas, "weight_decay": optim.weight_decay},
-            "retoucher": adversary,
-            "d_a": adversary,
-            "d_r": adversary,
-        }
+        adversary: dict[str, Any] = {"lr": optim.adversary_lr, "betas": (0.5, 0.999), "weight_decay": 0.0}
+        annotator: dict[str, Any] = {"lr": optim.lr, "betas": optim.annotator_betas, "weight_decay": optim.weight_decay}
         players = {}
-        for name, option in options.items():
-            network = getattr(self.mag, name)
-            players[name] = Player(*self.fabric.setup(network, AdamW(network.parameters(), **option)))
-        return Game(**players, fabric=self.fabric, config=self.config)
+        for name, network in self.mag.named_children():
+            optimiser = AdamW(network.parameters(), **(annotator if name == "annotator" else adversary))
+            scaler = GradScaler(self.fabric.device.type, enabled=self.config.precision == "16-mixed")
+            clip = optim.clip if name == "annotator" and optim.clip else math.inf
+            module, moved_optimiser = self.fabric.setup(network, optimiser)
+            players[name] = Player(module, moved_optimiser, scaler, clip)
+        return players
+
+    @property
+    def batches_per_iteration(self) -> int:
+        """Batches between two steps of the players, over all processes."""
+        return self.config.optim.accumulate * self.fabric.world_size
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        """An epoch has shown every photo once as the host of a spliced picture."""
+        return -(-self.stream.iterations_per_epoch // self.batches_per_iteration)
 
     def fit(self) -> None:
         """Train from where the run stands to its last epoch; Ctrl-C or SIGTERM saves `last.pt` and returns early."""
-        per_epoch, schedule = self.stream.iterations_per_epoch, self.config.schedule
+        per_epoch, schedule = self.iterations_per_epoch, self.config.schedule
         last = schedule.epochs * per_epoch
-        log = Log(self.folder / "metrics.csv", self.iteration)
-        with _stop_request() as stop, _progress() as progress:
+        seen = (self.config.data.spliced + self.config.data.authentic) * self.batches_per_iteration
+        with self._log() as log, stop_request() as stop, _progress() as progress:
             bar = progress.add_task("", total=last, completed=self.iteration, state="")
-            asked = time.perf_counter()
-            for raw_a, raw_b in batches(self.stream, self.iteration, last):
-                waited = time.perf_counter() - asked
-                self._report_unreadable(raw_a, raw_b)
-                a, b = pictures(raw_a, self.fabric.device), pictures(raw_b, self.fabric.device)
+            drawn = self._drawn(last)
+            asked = saved = time.perf_counter()
+            while self.iteration < last:
                 rate = self._set_rate(schedule.rate(self.iteration, per_epoch))
                 joined = self.iteration >= schedule.adversary_from * per_epoch
-                terms = (adversarial_iteration if joined else warm_up_iteration)(self.game, a, b)
-                _refuse_nan(self.iteration, terms, raw_a.sources + raw_b.sources)
+                terms, waited = self._iterate(drawn, joined)
                 self.average.update_parameters(self.mag.annotator)
                 self.iteration += 1
-                self.seconds += time.perf_counter() - asked
+                taken = time.perf_counter() - asked
+                self.seconds += taken
                 progress.update(bar, completed=self.iteration)
-                if row := log.add(self.iteration, terms, rate, waited):
+                if log and (row := log.add(self.iteration, terms, rate, seen, taken, waited)):
                     progress.update(bar, state=_brief(row))
                 if self.iteration % per_epoch == 0:
-                    self._end_epoch(self.iteration // per_epoch)
-                if stop.requested:
-                    self.save(self.folder / "last.pt")
+                    self._end_epoch(self.iteration // per_epoch, log)
+                leaving = self._any(stop.requested)
+                if leaving or self._any(time.perf_counter() - saved > SAVE_EVERY):
+                    self.save("last.pt")
+                    saved = time.perf_counter()
+                if leaving:
                     console.print(f"Stopped after iteration {self.iteration}; --resume continues.")
                     return
                 asked = time.perf_counter()
+
+    def _log(self) -> Log | nullcontext[None]:
+        """What the first process writes; rows and panels of a time past the one that is resumed are dropped."""
+        if not self.fabric.is_global_zero:
+            return nullcontext()
+        panels.forget(self.folder, after=self.iteration // self.iterations_per_epoch)
+        return Log(self.folder, self.iteration)
+
+    def _drawn(self, last: int) -> Iterator[tuple[RawPictures, RawPictures]]:
+        """This process's batches from here to iteration `last`: every so many of the stream's, beginning at its own."""
+        each, processes = self.batches_per_iteration, self.fabric.world_size
+        return batches(self.stream, range(self.iteration * each + self.fabric.global_rank, last * each, processes))
+
+    def _iterate(self, drawn: Iterator[tuple[RawPictures, RawPictures]], joined: bool) -> tuple[Terms, float]:
+        """One step of each player, on as many batches as are added up: the terms of the last, seconds spent waiting."""
+        waited = 0.0
+        for left in reversed(range(self.config.optim.accumulate)):
+            asked = time.perf_counter()
+            raw_a, raw_b = next(drawn)
+            waited += time.perf_counter() - asked
+            self._report_unreadable(raw_a, raw_b)
+            mask_only = self.config.model.tasks == "mask"
+            a, b = (pictures(raw, self.fabric.device, mask_only) for raw in (raw_a, raw_b))
+            self.game.takes_step = left == 0
+            terms = self._step(joined)(self.game, a, b)
+            self._refuse_nan(terms, raw_a.sources + raw_b.sources)
+        return terms, waited
+
+    def _step(self, joined: bool) -> Callable[[Game, Pictures, Pictures], Terms]:
+        if not joined:
+            return warm_up_iteration
+        return adversarial_iteration if "retoucher" in self.game.players else unretouched_iteration
+
+    def _any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process, so that all of them leave the loop together."""
+        if self.fabric.world_size == 1:
+            return flag
+        return bool(self.fabric.all_reduce(torch.tensor(float(flag), device=self.fabric.device), reduce_op="sum"))
+
+    def _refuse_nan(self, terms: Terms, sources: list[str]) -> None:
+        # In float16 a gradient may overflow now and then: its scaler leaves the step out and lowers the scale.
+        scaled = self.config.precision == "16-mixed"
+        values = [term.float() for name, term in terms.items() if not (scaled and name.endswith("/norm"))]
+        bad = not torch.stack(values).isfinite().all()
+        if not self._any(bad):
+            return
+        if not bad:
+            raise RunError(f"iteration {self.iteration} is not finite in another process")
+        said = ", ".join(f"{name} {float(term):.4g}" for name, term in terms.items())
+        photos = ", ".join(sorted(set(sources)))
+        raise RunError(f"iteration {self.iteration} is not finite: {said}; its photos: {photos}")
 
     def _report_unreadable(self, *batch: RawPictures) -> None:
         """Say once of each photo that it could not be read; the stream has put the next one in its place."""
@@ -115,20 +177,25 @@ class Run:
     def _set_rate(self, factor: float) -> float:
         optim = self.config.optim
         for player in self.game.players.values():
-            base = optim.lr if player is self.game.annotator else optim.adversary_lr
+            base = optim.lr if player is self.game.players["annotator"] else optim.adversary_lr
             for group in player.optimiser.param_groups:
                 group["lr"] = base * factor
         return optim.lr * factor
 
-    def _end_epoch(self, epoch: int) -> None:
-        score = self.validate()
-        console.print(f"epoch {epoch}: validation AP {score:.4f}")
-        with (self.folder / "validation.csv").open("a", newline="") as file:
-            csv.writer(file).writerow([epoch, self.iteration, f"{score:.5f}", round(self.seconds)])
-        if score > self.best:
-            self.best = score
-            self.save(self.folder / "best.pt")
-        self.save(self.folder / "last.pt")
+    def _end_epoch(self, epoch: int, log: Log | None) -> None:
+        is_best = False
+        if log:
+            score = self.validate()
+            console.print(f"epoch {epoch}: validation AP {score:.4f}")
+            log.validated(epoch, self.iteration, score, self.seconds)
+            is_best, self.best = score > self.best, max(score, self.best)
+            joined = epoch > self.config.schedule.adversary_from and "retoucher" in self.game.players
+            panel = panels.add(self.folder, epoch, self.shown, self.average, self.mag.retoucher if joined else None)
+            if panel is not None:
+                log.panel(self.iteration, panel)
+        if self._any(is_best):
+            self.save("best.pt")
+        self.save("last.pt")
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -141,8 +208,8 @@ class Run:
             scores += [average_precision(t, m) for t, m in zip(raw.mask.numpy() > 0, masks, strict=True)]
         return float(np.nanmean(scores))
 
-    def save(self, path: Path) -> None:
-        """Write everything that `load` needs, atomically: the file is the old one or the new one, never a part."""
+    def save(self, name: str) -> None:
+        """Write everything that `load` needs to the checkpoint `name`; every process calls, the first one writes."""
         state = {
             "config": self.config.model_dump(mode="json"),
             "data": str(self.data),
@@ -152,159 +219,63 @@ class Run:
             "networks": self.mag.state_dict(),
             "average": self.average.state_dict(),
             "optimisers": {name: player.optimiser.state_dict() for name, player in self.game.players.items()},
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all(),
+            "scalers": {name: player.scaler.state_dict() for name, player in self.game.players.items()},
+            "random": of_each_process(self.fabric, torch.get_rng_state()),
+            "random_cuda": of_each_process(self.fabric, torch.cuda.get_rng_state()) if self.on_gpu else None,
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, path)
+        if self.fabric.is_global_zero:
+            save_checkpoint(state, self.folder / name)
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go back to where `save` was called; the run goes on as if it had never stopped."""
+        """Go back to where `save` was called; the run goes on as if it had never stopped.
+
+        On another number of processes it goes on from there too, with other dropout.
+        """
         self.iteration, self.best, self.seconds = state["iteration"], state["best"], state["seconds"]
         self.mag.load_state_dict(state["networks"])
         self.average.load_state_dict(state["average"])
-        for name, optimiser in state["optimisers"].items():
-            self.game.players[name].optimiser.load_state_dict(optimiser)
-        torch.set_rng_state(state["random"])
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["random_cuda"])
+        for name, player in self.game.players.items():
+            player.optimiser.load_state_dict(state["optimisers"][name])
+            player.scaler.load_state_dict(state["scalers"][name])
+        if len(state["random"]) == self.fabric.world_size:
+            torch.set_rng_state(state["random"][self.fabric.global_rank].clone())
+            if self.on_gpu and state["random_cuda"] is not None:
+                torch.cuda.set_rng_state(state["random_cuda"][self.fabric.global_rank].clone())
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.fabric.device.type == "cuda"
 
 
-class ExactInput(MixedPrecision):
-    """Mixed precision that leaves a network's input in float32.
-
-    Fabric's own rounds it to the low precision first: near white, a bfloat16 step is half a grey level, and traces of
-    a splice are smaller than that. Autocast lowers what each layer can bear by itself.
-    """
-
-    def convert_input(self, data: Any) -> Any:
-        return data
-
-
-def fabric(config: Config) -> Fabric:
-    """Fabric on the best device here, in the run's precision."""
-    if config.precision == "32-true":
-        return Fabric(accelerator="auto", devices=1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Fabric(accelerator="auto", devices=1, plugins=[ExactInput(config.precision, device)])
-
-
-def start(config: Config, data: Path, folder: Path) -> Run:
-    """A new run in `folder`, which must not hold one already."""
+def start(
+    config: Config, data: Path, folder: Path, warm: Path | None = None, devices: int = 1, num_nodes: int = 1
+) -> Run:
+    """A new run in `folder`, which must not hold one already; `warm`: the model whose annotator it starts from."""
+    fabric = launch(config.precision, devices, num_nodes)
     if (folder / "config.json").exists():
         raise RunError(f"{folder} holds a run already: --resume continues it, another --out starts afresh")
-    run = Run(config, data, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(config.model_dump_json(indent=2))
-    run.save(folder / "last.pt")
+    fabric.barrier()  # all have looked before the first one writes
+    run = Run(config, data, folder, fabric)
+    if warm:
+        shown = [pictures(run.stream[number][0], fabric.device).image for number in range(WARM_START_BATCHES)]
+        warm_start(run.mag.annotator, warm, torch.cat(shown))
+        run.average.module.load_state_dict(run.mag.annotator.state_dict())
+    if fabric.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(config.model_dump_json(indent=2))
+    run.save("last.pt")
     return run
 
 
-def resume(folder: Path, data: Path | None, overrides: Sequence[str]) -> Run:
+def resume(folder: Path, data: Path | None, overrides: Sequence[str], devices: int = 1, num_nodes: int = 1) -> Run:
     """The run in `folder` as its last checkpoint left it, on its own photos unless `data` names others."""
     state = load_checkpoint(folder / "last.pt")
     config = override(Config.model_validate(state["config"]), overrides)
-    run = Run(config, data or Path(state["data"]), folder)
+    run = Run(config, data or Path(state["data"]), folder, launch(config.precision, devices, num_nodes))
     run.load(state)
-    (folder / "config.json").write_text(config.model_dump_json(indent=2))
+    if run.fabric.is_global_zero:
+        (folder / "config.json").write_text(config.model_dump_json(indent=2))
     return run
-
-
-def split(photos: list[Photo]) -> tuple[list[Photo], list[Photo]]:
-    """Held-out and training photos; the same split every time for the same list."""
-    held_out = photos[::HELD_OUT]
-    training = [photo for index, photo in enumerate(photos) if index % HELD_OUT]
-    if not training:
-        raise RunError("one photo is not enough: at least one must be held out of training")
-    return held_out, training
-
-
-def best_checkpoint(run: Path) -> Path:
-    """The checkpoint of a run to use: its best, or its last while it has not been validated yet."""
-    best = run / "best.pt"
-    return best if best.is_file() else run / "last.pt"
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `Run.save` wrote. Raises RunError when the file is missing or no checkpoint."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise RunError(f"{path}: no such checkpoint") from None
-    except Exception as error:  # torch.load raises whatever pickle and zip do
-        raise RunError(f"{path}: not a checkpoint of a run ({type(error).__name__})") from error
-
-
-class Log:
-    """`metrics.csv`: a row every `LOG_EVERY` iterations. Rows past where a run resumes from are dropped."""
-
-    FIELDS = (
-        "iteration", "rate", "iterations_per_second", "waiting_for_data",
-        "annotator/spliced", "annotator/retouched", "annotator/authentic", "annotator/realism", "annotator/norm",
-        "retoucher/semantic", "retoucher/hiding", "retoucher/realism", "retoucher/norm",
-        "d_a", "d_a/norm", "d_r", "d_r/norm",
-    )  # fmt: skip
-
-    def __init__(self, path: Path, iteration: int) -> None:
-        self.path = path
-        self.pending: list[Terms] = []
-        self.waited, self.since = 0.0, time.perf_counter()
-        kept = []
-        if iteration and path.is_file():
-            with path.open(newline="") as file:
-                kept = [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.FIELDS)
-            writer.writeheader()
-            writer.writerows(kept)
-
-    def add(self, iteration: int, terms: Terms, rate: float, waited: float) -> dict[str, float] | None:
-        """Keep the terms of an iteration and the seconds it waited; when a row is complete write it and return it."""
-        self.pending.append(terms)
-        self.waited += waited
-        if iteration % LOG_EVERY:
-            return None
-        # Terms that began within these iterations (the retoucher has just joined) wait for the next row.
-        names = [name for name in terms if all(name in each for each in self.pending)]
-        row = {name: sum(float(each[name]) for each in self.pending) / len(self.pending) for name in names}
-        taken = time.perf_counter() - self.since
-        row |= {
-            "iteration": iteration,
-            "rate": rate,
-            "iterations_per_second": len(self.pending) / taken,
-            "waiting_for_data": self.waited / taken,
-        }
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.FIELDS).writerow(row)
-        self.pending, self.waited, self.since = [], 0.0, time.perf_counter()
-        return row
-
-
-def _refuse_nan(iteration: int, terms: Terms, sources: list[str]) -> None:
-    if not torch.stack([term.float() for term in terms.values()]).isfinite().all():
-        values = ", ".join(f"{name} {float(term):.4g}" for name, term in terms.items())
-        raise RunError(f"iteration {iteration} is not finite: {values}; its photos: {', '.join(sorted(set(sources)))}")
-
-
-class _Stop:
-    requested = False
-
-
-@contextmanager
-def _stop_request() -> Iterator[_Stop]:
-    """While inside, Ctrl-C and SIGTERM ask the loop to stop after the iteration in hand, not the process."""
-    stop = _Stop()
-
-    def request(_signal: int, _frame: FrameType | None) -> None:
-        stop.requested = True
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _progress() -> Progress:

@@ -1,9 +1,10 @@
 """The endless stream of training batches: which pictures an iteration sees depends on the seed and its number alone."""
 
 import signal
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -11,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mag_rt.errors import PictureError
 from mag_train.config import DataConfig
-from mag_train.data.photos import Photo
-from mag_train.data.synthesis import Image, Picture, authentic, spliced
+from mag_train.data.photos import Labelled, Readable, Reader, turn
+from mag_train.data.synthesis import Picture, authentic, spliced
 
 
 @dataclass
@@ -32,89 +32,90 @@ class RawPictures:
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
-class SpliceStream(Dataset[tuple[RawPictures, RawPictures]]):
+What = TypeVar("What")
+
+
+class Stream(Dataset[tuple[RawPictures, RawPictures]], ABC, Generic[What]):
     """Item i is the batch of iteration i: spliced pictures A and authentic pictures B.
 
-    Picture number n draws from a generator seeded with (seed, n) and takes its host from a permutation of the photos
-    that changes with every epoch, so a resumed run sees exactly what an undisturbed one would have seen.
+    Picture number n draws from a generator seeded with (seed, n), and whose turn it is comes from a permutation of the
+    photos that changes with every epoch, so a resumed run sees exactly what an undisturbed one would have seen.
     """
 
-    def __init__(self, photos: list[Photo], config: DataConfig, seed: int) -> None:
-        self.photos = photos
+    def __init__(
+        self, spliced: Sequence[Readable[What]], authentic: Sequence[Readable[What]], config: DataConfig, seed: int
+    ) -> None:
+        self.hosts, self.authentic = spliced, authentic
         self.config = config
         self.seed = seed
 
     @property
     def iterations_per_epoch(self) -> int:
         """An epoch has shown every photo once as the host of a spliced picture."""
-        return -(-len(self.photos) // self.config.spliced)
+        return -(-len(self.hosts) // self.config.spliced)
 
     def __getitem__(self, iteration: int) -> tuple[RawPictures, RawPictures]:
-        config, size = self.config, (self.config.crop, self.config.crop)
-        reader = _Reader(self.photos)
-        a = []
-        for number in range(iteration * config.spliced, (iteration + 1) * config.spliced):
-            rng = np.random.default_rng([self.seed, 0, number])
-            a.append(spliced(*reader.read(self._host(number)), reader.draw, size, rng))
-        spliced_batch = reader.batch(a)
-        reader = _Reader(self.photos)
-        b = []
-        for number in range(iteration * config.authentic, (iteration + 1) * config.authentic):
-            rng = np.random.default_rng([self.seed, 1, number])
-            b.append(authentic(*reader.draw(rng), size, rng))
-        return spliced_batch, reader.batch(b)
+        return (
+            self._batch(0, self.hosts, self.spliced_picture, iteration, self.config.spliced),
+            self._batch(1, self.authentic, self.authentic_picture, iteration, self.config.authentic),
+        )
+
+    @abstractmethod
+    def spliced_picture(self, number: int, reader: Reader[What], rng: np.random.Generator) -> Picture:
+        """Spliced picture `number` of the run."""
+
+    @abstractmethod
+    def authentic_picture(self, number: int, reader: Reader[What], rng: np.random.Generator) -> Picture:
+        """Authentic picture `number` of the run."""
+
+    def _batch(
+        self,
+        kind: int,
+        photos: Sequence[Readable[What]],
+        picture: Callable[[int, Reader[What], np.random.Generator], Picture],
+        iteration: int,
+        length: int,
+    ) -> RawPictures:
+        reader = Reader(photos)
+        numbers = range(iteration * length, (iteration + 1) * length)
+        made = [picture(number, reader, np.random.default_rng([self.seed, kind, number])) for number in numbers]
+        return RawPictures(
+            torch.from_numpy(np.stack([each.image[..., ::-1] for each in made])),
+            torch.from_numpy(np.stack([each.mask for each in made])),
+            torch.from_numpy(np.stack([each.labels for each in made])),
+            reader.sources,
+            reader.unreadable,
+        )
 
     def _host(self, number: int) -> int:
         """Which photo is the host of spliced picture `number`."""
-        epoch, position = divmod(number, len(self.photos))
-        return int(_permutation(len(self.photos), self.seed, epoch)[position])
+        return turn(number, len(self.hosts), self.seed)
 
 
-class _Reader:
-    """Reads the photos of one batch and keeps account of them; one that cannot be read gives way to the next."""
+class SpliceStream(Stream[Labelled]):
+    """Splices made on the fly from authentic photos; the same photos, unspliced, are the authentic pictures."""
 
-    def __init__(self, photos: list[Photo]) -> None:
-        self.photos = photos
-        self.sources: list[str] = []
-        self.unreadable: dict[str, str] = {}
+    def __init__(self, photos: Sequence[Readable[Labelled]], config: DataConfig, seed: int) -> None:
+        super().__init__(photos, photos, config, seed)
 
-    def read(self, index: int) -> tuple[Image, Image]:
-        for offset in range(len(self.photos)):
-            photo = self.photos[(index + offset) % len(self.photos)]
-            try:
-                image, labels = photo.read()
-            except (PictureError, ValueError, OSError) as error:
-                self.unreadable[str(photo.image)] = str(error)
-            else:
-                self.sources.append(str(photo.image))
-                return image, labels
-        raise RuntimeError("none of the photos can be read: " + "; ".join(self.unreadable.values()))
+    def spliced_picture(self, number: int, reader: Reader[Labelled], rng: np.random.Generator) -> Picture:
+        return spliced(*reader.read(self._host(number)), reader.draw, self._size, rng)
 
-    def draw(self, rng: np.random.Generator) -> tuple[Image, Image]:
-        return self.read(int(rng.integers(len(self.photos))))
+    def authentic_picture(self, number: int, reader: Reader[Labelled], rng: np.random.Generator) -> Picture:
+        return authentic(*reader.draw(rng), self._size, rng)
 
-    def batch(self, pictures: list[Picture]) -> RawPictures:
-        return RawPictures(
-            torch.from_numpy(np.stack([picture.image[..., ::-1] for picture in pictures])),
-            torch.from_numpy(np.stack([picture.mask for picture in pictures])),
-            torch.from_numpy(np.stack([picture.labels for picture in pictures])),
-            self.sources,
-            self.unreadable,
-        )
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.config.crop, self.config.crop
 
 
-@lru_cache(maxsize=2)
-def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, 2, epoch]).permutation(length)
-
-
-def batches(stream: SpliceStream, start: int, stop: int) -> Iterator[tuple[RawPictures, RawPictures]]:
-    """The batches of iterations start to stop - 1, in order, made ahead by `config.workers` processes."""
+def batches(stream: Stream[Any], numbers: range) -> Iterator[tuple[RawPictures, RawPictures]]:
+    """The batches of these numbers, in order, made ahead by `config.workers` processes."""
     workers = stream.config.workers
     loader = DataLoader(
         stream,
         batch_size=None,
-        sampler=range(start, stop),
+        sampler=numbers,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         # Not forked: a fork of a process in which OpenCV's threads have run waits for them forever.

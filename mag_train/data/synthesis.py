@@ -5,7 +5,7 @@ given noise, its edge is hard or slightly feathered, and the whole picture may b
 Everything is drawn from the generator that is passed in: the same generator state gives the same picture.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import cv2
@@ -26,12 +26,28 @@ SMALLEST_OBJECT = 600
 """Pixels below which a labelled part of a photo is not worth cutting out."""
 LARGEST_SPLICE = 0.5
 """Share of the picture: beyond it the smaller region would be the host, and the truth would name the wrong side."""
+EDGE_WIDTH = 4
+"""Width in pixels of the splice edge, centred on the mask's boundary."""
+PUBLISHED_QUALITY = 50, 100
+"""JPEG qualities at which finished pictures are saved."""
 
 
 class ReadsPhotos(Protocol):
     """Draws a random photo: picture, H x W x 3 BGR, and labels, H x W."""
 
     def __call__(self, rng: np.random.Generator) -> tuple[Image, Image]: ...
+
+
+@dataclass(frozen=True)
+class Paste:
+    """What was pasted into a picture, and from where."""
+
+    bbox: tuple[int, int, int, int]
+    """Left, top, width and height of the pasted pixels in the picture."""
+    classes: tuple[int, ...]
+    """The known classes that it brought, the largest first."""
+    donor: int | None
+    """Which of the photos that `donors` gave, counted from 0; None: the picture itself."""
 
 
 @dataclass
@@ -41,6 +57,7 @@ class Picture:
     image: Image
     mask: Image
     labels: Image
+    pastes: list[Paste] = field(default_factory=list)
 
 
 @dataclass
@@ -54,8 +71,9 @@ class Cutout:
 
 def authentic(image: Image, labels: Image, size: Size, rng: np.random.Generator) -> Picture:
     """A picture of `size`, cropped from one photo, with the same history that a spliced one would have."""
-    picture = _host(image, labels, size, rng)
-    picture.image = _publish(picture.image, rng)
+    picture = frame(image, labels, _made_at(size, image, rng), rng)
+    _scale_down(picture, size, rng)
+    picture.image = publish(picture.image, rng)
     return picture
 
 
@@ -64,23 +82,99 @@ def spliced(image: Image, labels: Image, donors: ReadsPhotos, size: Size, rng: n
 
     Now and then a cut-out ends up outside the picture or covers too much of it: then the picture stays as it was.
     """
-    picture = _host(image, labels, size, rng)
+    picture = frame(image, labels, _made_at(size, image, rng), rng)
+    paste(picture, donors, rng)
+    _scale_down(picture, size, rng)
+    picture.image = publish(picture.image, rng)
+    return picture
+
+
+def _made_at(size: Size, photo: Image, rng: np.random.Generator) -> Size:
+    """The size at which a picture of `size` is put together: now and then a larger one, which is scaled down later."""
+    room = min(full / side for full, side in zip(photo.shape, size, strict=False))
+    factor = rng.uniform(1.0, min(2.0, room)) if rng.random() < 0.2 and room > 1 else 1.0
+    return round(size[0] * factor), round(size[1] * factor)
+
+
+def _scale_down(picture: Picture, size: Size, rng: np.random.Generator) -> None:
+    if picture.mask.shape == size:
+        return
+    down, across = (new / old for new, old in zip(size, picture.mask.shape, strict=True))
+    picture.image = _resize(picture.image, size[::-1], rng)
+    picture.mask, picture.labels = (
+        cv2.resize(each, size[::-1], interpolation=cv2.INTER_NEAREST) for each in (picture.mask, picture.labels)
+    )
+    for index, paste in enumerate(picture.pastes):
+        left, top, width, height = paste.bbox
+        box = (round(left * across), round(top * down), round(width * across), round(height * down))
+        picture.pastes[index] = replace(paste, bbox=box)
+
+
+def frame(image: Image, labels: Image, size: Size | None, rng: np.random.Generator) -> Picture:
+    """A photo with a history (scale, JPEG), cropped to `size`; without one, whole but for 7 pixels at its border."""
+    factor = rng.uniform(0.6, 1.4) if rng.random() < 0.5 else 1.0
+    if size:
+        factor = max(factor, *((side + 8) / full for side, full in zip(size, image.shape, strict=False)))
+    if factor != 1.0:
+        scaled = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
+        image = _resize(image, scaled, rng)
+        labels = cv2.resize(labels, scaled, interpolation=cv2.INTER_NEAREST)
+    if rng.random() < 0.5:
+        image = _jpeg(image, 60, 98, rng)
+    # Half of the crops keep the photo's 8x8 JPEG grid, as a picture that was pasted into and saved again does.
+    grid = 8 if rng.random() < 0.5 else 1
+    full = image.shape[:2]
+    if size:
+        top, left = (int(rng.integers(0, (f - side) // grid + 1)) * grid for side, f in zip(size, full, strict=True))
+    else:
+        top, left = (0 if grid == 8 else int(rng.integers(0, min(8, f))) for f in full)
+        size = (full[0] - top, full[1] - left)
+    window = np.s_[top : top + size[0], left : left + size[1]]
+    return Picture(image[window].copy(), np.zeros(size, np.uint8), labels[window].copy())
+
+
+def paste(picture: Picture, donors: ReadsPhotos, rng: np.random.Generator) -> None:
+    """Paste one or two cut-outs of `donors`, or of the picture itself, into it and note them in its `pastes`."""
+    drawn = 0
     for _ in range(1 if rng.random() < 0.85 else 2):
         own = rng.random() < 0.2
         donor = (picture.image, picture.labels) if own else donors(rng)
         # A copy within the photo often keeps its scale and colours: that is what makes it hard to see.
         cutout = _cut_out(*donor, rng)
         if not own or rng.random() < 0.5:
-            cutout = _rework(cutout, min(size), rng)
-        _paste(picture, _feather(cutout, rng), rng)
-    picture.image = _publish(picture.image, rng)
-    return picture
+            cutout = _rework(cutout, min(picture.mask.shape), rng)
+        _paste(picture, _feather(cutout, rng), rng, None if own else drawn)
+        drawn += not own
+
+
+def publish(image: Image, rng: np.random.Generator) -> Image:
+    """What happens to the finished picture as a whole before anybody looks at it."""
+    image = wear(image, rng)
+    return _jpeg(image, *PUBLISHED_QUALITY, rng) if rng.random() < 0.75 else image
+
+
+def wear(image: Image, rng: np.random.Generator) -> Image:
+    """The finished picture, now and then a little blurred or noisier, before it is saved."""
+    if rng.random() < 0.2:
+        image = _blur(image, 0.3, 0.9, rng)
+    return _noise(image, 0.5, 4.0, rng) if rng.random() < 0.2 else image
+
+
+def jpeg(image: Image, low: int, high: int, rng: np.random.Generator) -> bytes:
+    """A JPEG file of the picture, at a quality from `low` to `high` and any of the usual chroma samplings."""
+    sampling = int(rng.choice(CHROMA_SAMPLINGS))
+    options = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(low, high + 1)), cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+    return bytes(cv2.imencode(".jpg", image, options)[1])
+
+
+def mask_edge(mask: Image) -> Image:
+    """The boundary of a mask, H x W of 0 and 1: 1 within half of `EDGE_WIDTH` of it, on both sides."""
+    reach = np.ones((EDGE_WIDTH + 1, EDGE_WIDTH + 1), np.uint8)
+    return cv2.dilate(mask, reach) - cv2.erode(mask, reach)
 
 
 def _jpeg(image: Image, low: int, high: int, rng: np.random.Generator) -> Image:
-    sampling = int(rng.choice(CHROMA_SAMPLINGS))
-    options = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(low, high + 1)), cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
-    return cv2.imdecode(cv2.imencode(".jpg", image, options)[1], cv2.IMREAD_COLOR)
+    return cv2.imdecode(np.frombuffer(jpeg(image, low, high, rng), np.uint8), cv2.IMREAD_COLOR)
 
 
 def _resize(image: Image, size: tuple[int, int], rng: np.random.Generator) -> Image:
@@ -96,33 +190,6 @@ def _noise(image: Image, least: float, most: float, rng: np.random.Generator) ->
     return np.clip(image + grain + 0.5, 0, 255).astype(np.uint8)
 
 
-def _host(image: Image, labels: Image, size: Size, rng: np.random.Generator) -> Picture:
-    factor = rng.uniform(0.6, 1.4) if rng.random() < 0.5 else 1.0
-    factor = max(factor, *((side + 8) / full for side, full in zip(size, image.shape, strict=False)))
-    if factor != 1.0:
-        scaled = (round(image.shape[1] * factor), round(image.shape[0] * factor))
-        image = _resize(image, scaled, rng)
-        labels = cv2.resize(labels, scaled, interpolation=cv2.INTER_NEAREST)
-    if rng.random() < 0.5:
-        image = _jpeg(image, 60, 98, rng)
-    # Half of the crops keep the photo's 8x8 JPEG grid, as a picture that was pasted into and saved again does.
-    grid = 8 if rng.random() < 0.5 else 1
-    top, left = (
-        int(rng.integers(0, (full - side) // grid + 1)) * grid for side, full in zip(size, image.shape, strict=False)
-    )
-    window = np.s_[top : top + size[0], left : left + size[1]]
-    return Picture(image[window].copy(), np.zeros(size, np.uint8), labels[window].copy())
-
-
-def _publish(image: Image, rng: np.random.Generator) -> Image:
-    """What happens to the finished picture as a whole before anybody looks at it."""
-    if rng.random() < 0.2:
-        image = _blur(image, 0.3, 0.9, rng)
-    if rng.random() < 0.2:
-        image = _noise(image, 0.5, 4.0, rng)
-    return _jpeg(image, 65, 100, rng) if rng.random() < 0.6 else image
-
-
 def _cut_out(image: Image, labels: Image, rng: np.random.Generator) -> Cutout:
     """A labelled object of the photo two times in three, if it has one, else a polygon, an ellipse or a box."""
     if rng.random() < 0.65:
@@ -130,7 +197,7 @@ def _cut_out(image: Image, labels: Image, rng: np.random.Generator) -> Cutout:
         if thing is not None:
             return thing
     height, width = image.shape[:2]
-    h, w = (int(rng.integers(40, min(260, side - 1) + 1)) for side in (height, width))
+    h, w = _side(height, rng), _side(width, rng)
     top, left = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
     window = np.s_[top : top + h, left : left + w]
     return Cutout(image[window].copy(), _shape(h, w, rng).astype(np.float32), labels[window].copy())
@@ -148,6 +215,12 @@ def _object(image: Image, labels: Image, rng: np.random.Generator) -> Cutout | N
     return Cutout(image[window].copy(), (parts[window] == part).astype(np.float32), labels[window].copy())
 
 
+def _side(full: int, rng: np.random.Generator) -> int:
+    """A side of a cut-out, pixels: 40 to 260, but shorter than the photo's unless that is below 40 itself."""
+    least = min(40, full)
+    return int(rng.integers(least, max(least, min(260, full - 1)) + 1))
+
+
 def _shape(h: int, w: int, rng: np.random.Generator) -> Image:
     kind = rng.random()
     shape = np.zeros((h, w), np.uint8)
@@ -157,7 +230,8 @@ def _shape(h: int, w: int, rng: np.random.Generator) -> Image:
         points = np.stack([w / 2 * (1 + radii * np.cos(angles)), h / 2 * (1 + radii * np.sin(angles))], axis=1)
         cv2.fillPoly(shape, [points.astype(np.int32)], 1)
     elif kind < 0.8:
-        cv2.ellipse(shape, (w // 2, h // 2), (w // 2 - 1, h // 2 - 1), 0, 0, 360, 1, -1)
+        axes = (max(0, w // 2 - 1), max(0, h // 2 - 1))
+        cv2.ellipse(shape, (w // 2, h // 2), axes, 0, 0, 360, 1, -1)
     else:
         shape[:] = 1
     return shape
@@ -199,7 +273,7 @@ def _feather(cutout: Cutout, rng: np.random.Generator) -> Cutout:
     return cutout
 
 
-def _paste(picture: Picture, cutout: Cutout, rng: np.random.Generator) -> None:
+def _paste(picture: Picture, cutout: Cutout, rng: np.random.Generator, donor: int | None = None) -> None:
     """Blend the cut-out in at a random place, at most a quarter of it outside; the mask is where alpha is above 1/2."""
     height, width = picture.mask.shape
     h, w = cutout.alpha.shape
@@ -217,3 +291,7 @@ def _paste(picture: Picture, cutout: Cutout, rng: np.random.Generator) -> None:
     picture.image[here] = np.clip(blend + 0.5, 0, 255).astype(np.uint8)
     picture.mask[here][pasted] = 1
     picture.labels[here][pasted] = cutout.labels[there][pasted]
+    left, top, w, h = cv2.boundingRect(pasted.astype(np.uint8))
+    ids, areas = np.unique(cutout.labels[there][pasted], return_counts=True)
+    classes = tuple(int(ids[k]) for k in np.argsort(-areas, kind="stable") if 0 < ids[k] < 255)
+    picture.pastes.append(Paste((here[1].start + left, here[0].start + top, w, h), classes, donor))

@@ -9,9 +9,7 @@ from torch.nn import functional
 from mag_rt.bundle import CLASS_NAMES
 from mag_train.data.photos import UNLABELLED
 from mag_train.data.stream import RawPictures
-
-EDGE_WIDTH = 4
-"""Width in pixels of the splice edge, centred on the mask's boundary."""
+from mag_train.data.synthesis import EDGE_WIDTH
 
 
 @dataclass
@@ -42,8 +40,8 @@ class Pictures:
         return torch.cat([self.truth[:, :2], self.classes * (1 - self.mask)], dim=1)
 
 
-def pictures(raw: RawPictures, device: torch.device) -> Pictures:
-    """Move a raw batch to the device and make its truth there."""
+def pictures(raw: RawPictures, device: torch.device, mask_only: bool = False) -> Pictures:
+    """Move a raw batch to the device and make its truth there; `mask_only`: no other channel counts."""
     image = raw.image.to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
     mask = raw.mask.to(device)[:, None].float()
     labels = raw.labels.to(device)[:, None]
@@ -51,6 +49,8 @@ def pictures(raw: RawPictures, device: torch.device) -> Pictures:
     truth = torch.cat([mask, mask_edge(mask), (labels == ids).float()], dim=1)
     known = (labels != UNLABELLED).float()
     counted = torch.cat([torch.ones_like(truth[:, :2]), known.expand(-1, len(CLASS_NAMES), -1, -1)], dim=1)
+    if mask_only:
+        counted[:, 1:] = 0
     return Pictures(image, truth, counted)
 
 

@@ -3,24 +3,32 @@
 from torch import nn
 
 from mag_train.config import ModelConfig
-from mag_train.models.annotator import ANNOTATORS, CHANNELS
+from mag_train.models.annotator import ANNOTATORS, CHANNELS, Annotator
 from mag_train.models.discriminator import PatchDiscriminator
 from mag_train.models.retoucher import Retoucher
 
 
 class Mag(nn.Module):
-    """The annotator G_A, the retoucher G_R and their discriminators D_A and D_R, side by side."""
+    """The annotator G_A, the retoucher G_R and their discriminators D_A and D_R, side by side.
+
+    In the ablation "No G_R" there is neither a retoucher nor the D_R that would judge its work.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.annotator = ANNOTATORS[config.annotator]()
-        self.retoucher = Retoucher(config.retoucher_levels, config.retoucher_width)
+        self.annotator = annotator(config)
+        if config.retoucher != "none":
+            self.retoucher = Retoucher(config.retoucher_levels, config.retoucher_width)
+            self.d_r = PatchDiscriminator(3, config.discriminator_width)
         self.d_a = PatchDiscriminator(3 + CHANNELS, config.discriminator_width)
-        self.d_r = PatchDiscriminator(3, config.discriminator_width)
-        for network in (self.retoucher, self.d_a, self.d_r):
-            network.apply(_normal_weights)
-        if config.annotator == "paper":
-            self.annotator.apply(_normal_weights)
+        for name, network in self.named_children():
+            if name != "annotator" or config.annotator == "paper":
+                network.apply(_normal_weights)
+
+
+def annotator(config: ModelConfig) -> Annotator:
+    """The annotator of a configuration, untrained."""
+    return ANNOTATORS[config.annotator](1 if config.tasks == "mask" else CHANNELS)
 
 
 def _normal_weights(module: nn.Module) -> None:

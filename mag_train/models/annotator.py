@@ -15,10 +15,23 @@ CHANNELS = 2 + len(CLASS_NAMES)
 
 
 class Annotator(nn.Module):
-    """N x 3 x H x W RGB in [-1, 1] to N x (2+K) x H x W in [0, 1]."""
+    """N x 3 x H x W RGB in [-1, 1] to N x (2+K) x H x W in [0, 1].
+
+    With fewer than 2+K `maps` (1: the mask alone) the channels behind them are 0.
+    """
 
     side_multiple: int
     """Sides of the input are multiples of this many pixels."""
+
+    def __init__(self, maps: int = CHANNELS) -> None:
+        super().__init__()
+        self.maps = maps
+
+    def _annotation(self, logits: Tensor) -> Tensor:
+        """N x `maps` x H x W of any precision to the annotation, float32."""
+        annotation = torch.sigmoid(logits.float())
+        silent = CHANNELS - self.maps
+        return functional.pad(annotation, (0, 0, 0, 0, 0, silent)) if silent else annotation
 
 
 class PaperAnnotator(Annotator):
@@ -27,14 +40,14 @@ class PaperAnnotator(Annotator):
     Sides are multiples of 512.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = UNetUC(outside=CHANNELS)
+    def __init__(self, maps: int = CHANNELS) -> None:
+        super().__init__(maps)
+        self.body = UNetUC(outside=maps)
         self.side_multiple = self.body.side_multiple
 
     def forward(self, image: Tensor) -> Tensor:
         # (tanh(z) + 1) / 2, written as the equal sigmoid(2z): it keeps precision near 0.
-        return torch.sigmoid(2 * self.body(image).float())
+        return self._annotation(2 * self.body(image).float())
 
 
 class NoiseResidual(nn.Module):
@@ -68,8 +81,8 @@ class EdgeAnnotator(Annotator):
     side_multiple = 32
     WIDTHS = (32, 64, 128, 192, 256)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, maps: int = CHANNELS) -> None:
+        super().__init__(maps)
         widths = self.WIDTHS
         self.noise = NoiseResidual(filters=6)
         self.stem = nn.Sequential(ConvBlock(4 * (3 + 6), widths[0]), ResidualBlock(widths[0]))
@@ -80,7 +93,7 @@ class EdgeAnnotator(Annotator):
         self.up = nn.ModuleList(
             ConvBlock(coarse + fine, fine) for fine, coarse in zip(widths[-2::-1], widths[:0:-1], strict=True)
         )
-        self.head = nn.Conv2d(widths[0], 4 * CHANNELS, 1)
+        self.head = nn.Conv2d(widths[0], 4 * maps, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         views = torch.cat([image, self.noise(image)], dim=1)
@@ -91,7 +104,7 @@ class EdgeAnnotator(Annotator):
         x = x * self.gate(x.mean(dim=(2, 3), keepdim=True))  # what the whole picture is like, to every pixel
         for up in self.up:
             x = up(torch.cat([functional.interpolate(x, scale_factor=2.0), levels.pop()], dim=1))
-        return torch.sigmoid(functional.pixel_shuffle(self.head(x), 2).float())
+        return self._annotation(functional.pixel_shuffle(self.head(x), 2))
 
 
 ANNOTATORS: dict[str, type[Annotator]] = {"paper": PaperAnnotator, "edge": EdgeAnnotator}

@@ -15,7 +15,8 @@ class PatchDiscriminator(nn.Module):
         for fine, coarse, stride in ((width, 2 * width, 2), (2 * width, 4 * width, 2), (4 * width, 8 * width, 1)):
             layers += [
                 nn.Conv2d(fine, coarse, 4, stride=stride, padding=1, bias=False),
-                nn.BatchNorm2d(coarse),
+                # Of its batch alone: a discriminator is never asked outside of training.
+                nn.BatchNorm2d(coarse, track_running_stats=False),
                 nn.LeakyReLU(0.2),
             ]
         self.body = nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, padding=1))

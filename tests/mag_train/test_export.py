@@ -11,10 +11,10 @@ from mag_rt import Scanner
 from mag_rt import bundle as bundles
 from mag_train import config as configuration
 from mag_train import trainer
+from mag_train.checkpoint import RunError, load_checkpoint
 from mag_train.cli import app
 from mag_train.config import Config
 from mag_train.export import averaged_annotator, fit_logistic
-from mag_train.trainer import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_the_bundle_says_where_it_comes_from(exported: Path) -> None:
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(trainer.RunError, match="no such checkpoint"):
+    with pytest.raises(RunError, match="no such checkpoint"):
         app(["export", str(tmp_path), str(tmp_path / "out")], standalone_mode=False)
 
 

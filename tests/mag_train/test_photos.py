@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -49,6 +50,36 @@ def test_labels_with_unknown_classes_are_refused_by_name(tmp_path: Path) -> None
     labels = save(tmp_path / "odd.png", np.full((10, 20), 11, np.uint8))
     with pytest.raises(ValueError, match=r"odd\.png: class 11 is neither 0 to 10 nor 255"):
         Photo(image, labels).read()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("empty.png", b"", "ends too early"),
+        ("text.png", b"text", "no picture"),
+        (
+            "cut.png",
+            cv2.imencode(".png", np.random.default_rng(0).integers(0, 9, (90, 90), np.uint8))[1][:2000],
+            "early",
+        ),
+        ("palette.png", cv2.imencode(".png", np.zeros((10, 20, 3), np.uint8))[1], "one id a pixel"),
+        ("deep.png", cv2.imencode(".png", np.full((10, 20), 256, np.uint16))[1], "class 256 is neither"),
+        ("broken.npz", b"PK broken", "not a label map"),
+    ],
+)
+def test_a_file_that_is_no_label_map_is_refused_by_name(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
+    image = save(tmp_path / "a.png", np.zeros((10, 20, 3), np.uint8))
+    (tmp_path / name).write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=f"{name}: .*{reason}"):
+        Photo(image, tmp_path / name).read()
+
+
+@pytest.mark.parametrize("layers", [(), (1,)])
+def test_labels_may_be_an_array(tmp_path: Path, layers: tuple[int, ...]) -> None:
+    image = save(tmp_path / "a.png", np.zeros((10, 20, 3), np.uint8))
+    np.savez_compressed(tmp_path / "a.npz", np.full((10, 20, *layers), 3, np.int64))
+    labels = Photo(image, tmp_path / "a.npz").read()[1]
+    assert labels.dtype == np.uint8 and labels.shape == (10, 20) and (labels == 3).all()
 
 
 def test_an_empty_folder_says_what_is_missing(tmp_path: Path) -> None:

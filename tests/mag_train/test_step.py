@@ -5,15 +5,16 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.amp import GradScaler
 from torch.optim import SGD
 
 from mag_train import config as configuration
 from mag_train import step as algorithm
 from mag_train.config import Config
 from mag_train.data.targets import Pictures
+from mag_train.devices import launch
 from mag_train.models import Mag
-from mag_train.step import Game, Player, adversarial_iteration, warm_up_iteration
-from mag_train.trainer import fabric
+from mag_train.step import Game, Player, Terms, adversarial_iteration, unretouched_iteration, warm_up_iteration
 
 NAMES = ("annotator", "retoucher", "d_a", "d_r")
 
@@ -31,12 +32,17 @@ def batch(count: int, spliced: bool) -> Pictures:
 def game() -> Game:
     torch.manual_seed(0)
     rules: Config = configuration.load("smoke")
-    mag, lightning = Mag(rules.model), fabric(rules)
-    players = {}
-    for name in NAMES:
-        network = getattr(mag, name)
-        players[name] = Player(*lightning.setup(network, SGD(network.parameters(), lr=0.01)))
-    return Game(**players, fabric=lightning, config=rules)
+    return seated(rules)
+
+
+def seated(rules: Config) -> Game:
+    """Four players on plain gradient descent, whose steps are easy to reckon."""
+    fabric, players = launch(rules.precision), {}
+    for name, network in Mag(rules.model).named_children():
+        optimiser = SGD(network.parameters(), lr=0.01)
+        scaler = GradScaler("cpu", enabled=rules.precision == "16-mixed")
+        players[name] = Player(*fabric.setup(network, optimiser), scaler)
+    return Game(players, fabric, rules)
 
 
 def weights(network: nn.Module) -> list[torch.Tensor]:
@@ -51,10 +57,10 @@ def test_each_step_moves_its_own_network_and_no_other(game: Game, monkeypatch: p
     steps = []
     descend = algorithm._descend
 
-    def watched(game: Game, player: Player, loss: torch.Tensor, clip: float = 0.0) -> torch.Tensor:
-        before = {name: weights(getattr(game, name).network) for name in NAMES}
-        norm = descend(game, player, loss, clip)
-        steps.append([name for name in NAMES if moved(getattr(game, name).network, before[name])])
+    def watched(game: Game, name: str, loss: torch.Tensor) -> Terms:
+        before = {each: weights(game.players[each].network) for each in NAMES}
+        norm = descend(game, name, loss)
+        steps.append([each for each in NAMES if moved(game.players[each].network, before[each])])
         return norm
 
     monkeypatch.setattr(algorithm, "_descend", watched)
@@ -67,24 +73,24 @@ def test_the_retoucher_learns_through_the_annotator(game: Game) -> None:
     """With the realism term off and D_R out of it, eqs. 2 and 3 alone must reach the retoucher."""
     loss = game.config.loss.model_copy(update={"realism": 0.0})
     game.config = game.config.model_copy(update={"loss": loss})
-    before = weights(game.retoucher.network)
+    before = weights(game.players["retoucher"].network)
     adversarial_iteration(game, batch(2, True), batch(2, False))
-    assert moved(game.retoucher.network, before)
+    assert moved(game.players["retoucher"].network, before)
 
 
 def test_the_annotator_hears_from_its_discriminator(game: Game) -> None:
     """Eq. 7 trains the annotator: from the same start, its step with L_adv^DA is another than without."""
     pictures = batch(2, True), batch(2, False)
-    start = {name: copy.deepcopy(getattr(game, name).network.state_dict()) for name in NAMES}
+    start = {name: copy.deepcopy(game.players[name].network.state_dict()) for name in NAMES}
     stepped = []
     for weight in (0.0, 0.0, 1.0):
         for name in NAMES:
-            getattr(game, name).network.load_state_dict(start[name])
+            game.players[name].network.load_state_dict(start[name])
         loss = game.config.loss.model_copy(update={"annotation_realism": weight})
         game.config = game.config.model_copy(update={"loss": loss})
         torch.manual_seed(1)
         adversarial_iteration(game, *pictures)
-        stepped.append(weights(game.annotator.network))
+        stepped.append(weights(game.annotator))
     without, again, with_it = stepped
     assert all(torch.equal(a, b) for a, b in zip(without, again, strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(without, with_it, strict=True))
@@ -96,10 +102,10 @@ def test_gradients_pass_through_a_frozen_network_and_leave_nothing_behind(
     left = {}
     descend = algorithm._descend
 
-    def watched(game: Game, player: Player, loss: torch.Tensor, clip: float = 0.0) -> torch.Tensor:
-        others = [getattr(game, name).network for name in NAMES if getattr(game, name) is not player]
+    def watched(game: Game, name: str, loss: torch.Tensor) -> Terms:
+        others = [game.players[other].network for other in NAMES if other != name]
         before = [[p.grad.clone() for p in net.parameters() if p.grad is not None] for net in others]
-        norm = descend(game, player, loss, clip)
+        norm = descend(game, name, loss)
         after = [[p.grad for p in net.parameters() if p.grad is not None] for net in others]
         for one, other in zip(before, after, strict=True):
             left[len(left)] = len(one) == len(other) and all(map(torch.equal, one, other))
@@ -113,7 +119,7 @@ def test_gradients_pass_through_a_frozen_network_and_leave_nothing_behind(
 def test_no_network_is_left_frozen(game: Game) -> None:
     adversarial_iteration(game, batch(2, True), batch(2, False))
     for name in NAMES:
-        network = getattr(game, name).network
+        network = game.players[name].network
         assert network.training and all(parameter.requires_grad for parameter in network.parameters())
 
 
@@ -123,28 +129,81 @@ def test_the_retouchers_step_leaves_the_annotators_statistics_alone(
     seen = {}
     descend = algorithm._descend
 
-    def watched(game: Game, player: Player, loss: torch.Tensor, clip: float = 0.0) -> torch.Tensor:
-        if player is game.annotator:
-            seen["after annotator"] = copy.deepcopy(dict(game.annotator.network.named_buffers()))
-        return descend(game, player, loss, clip)
+    def watched(game: Game, name: str, loss: torch.Tensor) -> Terms:
+        if name == "annotator":
+            seen["after annotator"] = copy.deepcopy(dict(game.annotator.named_buffers()))
+        return descend(game, name, loss)
 
     monkeypatch.setattr(algorithm, "_descend", watched)
     adversarial_iteration(game, batch(2, True), batch(2, False))
-    for name, buffer in game.annotator.network.named_buffers():
+    for name, buffer in game.annotator.named_buffers():
         assert torch.equal(buffer, seen["after annotator"][name]), name
 
 
 def test_the_warm_up_moves_the_annotator_alone(game: Game) -> None:
-    before = {name: weights(getattr(game, name).network) for name in NAMES}
+    before = {name: weights(game.players[name].network) for name in NAMES}
     terms = warm_up_iteration(game, batch(3, True), batch(1, False))
-    assert [name for name in NAMES if moved(getattr(game, name).network, before[name])] == ["annotator"]
+    assert [name for name in NAMES if moved(game.players[name].network, before[name])] == ["annotator"]
     assert set(terms) == {"annotator/spliced", "annotator/authentic", "annotator/norm"}
 
 
 def test_annotations_of_a_stacked_pass_go_to_their_own_pictures(game: Game) -> None:
     a, b = batch(3, True).image, batch(2, False).image
-    game.annotator.network.eval()
+    game.annotator.eval()
     with torch.no_grad():
         on_a, on_b = algorithm._annotate(game, a, b)
-        torch.testing.assert_close(on_a, game.annotator.network(a), atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(on_b, game.annotator.network(b), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(on_a, game.annotator(a), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(on_b, game.annotator(b), atol=1e-5, rtol=1e-4)
+
+
+def test_without_a_retoucher_annotator_and_d_a_play_alone() -> None:
+    """The paper's ablation "No G_R", by one setting."""
+    game = seated(configuration.load("smoke", ["model.retoucher=none"]))
+    assert set(game.players) == {"annotator", "d_a"}
+    before = {name: weights(player.network) for name, player in game.players.items()}
+    terms = unretouched_iteration(game, batch(3, True), batch(1, False))
+    assert all(moved(player.network, before[name]) for name, player in game.players.items())
+    assert set(terms) == {
+        "d_a", "d_a/norm", "annotator/spliced", "annotator/authentic", "annotator/realism", "annotator/norm",
+    }  # fmt: skip
+    for player in game.players.values():
+        assert player.network.training and all(parameter.requires_grad for parameter in player.network.parameters())
+
+
+def test_without_a_retoucher_d_a_still_trains_the_annotator() -> None:
+    stepped = []
+    for weight in (0, 1):
+        torch.manual_seed(0)
+        game = seated(configuration.load("smoke", ["model.retoucher=none", f"loss.annotation_realism={weight}"]))
+        unretouched_iteration(game, batch(2, True), batch(2, False))
+        stepped.append(weights(game.annotator))
+    assert any(not torch.equal(without, with_it) for without, with_it in zip(*stepped, strict=True))
+
+
+def test_a_single_task_annotator_learns_from_the_mask_alone() -> None:
+    """Whatever edges and classes are, it takes the same step and says nothing of them."""
+    stepped = []
+    for truth in (0.0, 1.0):
+        torch.manual_seed(0)
+        game = seated(configuration.load("smoke", ["model.tasks=mask"]))
+        a, b = batch(2, True), batch(2, False)
+        for each in (a, b):
+            each.truth[:, 1:] = truth
+            each.counted[:, 1:] = 0
+        terms = adversarial_iteration(game, a, b)
+        assert all(torch.isfinite(term) for term in terms.values())
+        stepped.append(weights(game.annotator))
+    assert all(torch.equal(one, other) for one, other in zip(*stepped, strict=True))
+    assert game.annotator(a.image).shape == (2, 12, 64, 64)
+    assert not game.annotator(a.image)[:, 1:].any()
+
+
+def test_players_hold_still_while_gradients_are_added_up(game: Game) -> None:
+    before = {name: weights(game.players[name].network) for name in NAMES}
+    game.takes_step = False
+    terms = adversarial_iteration(game, batch(2, True), batch(2, False))
+    assert not any(moved(game.players[name].network, before[name]) for name in NAMES)
+    assert not any(name.endswith("/norm") for name in terms)
+    game.takes_step = True
+    adversarial_iteration(game, batch(2, True), batch(2, False))
+    assert all(moved(game.players[name].network, before[name]) for name in NAMES)

@@ -28,8 +28,8 @@ def test_a_batch_depends_on_seed_and_number_alone(photo_folder: Path) -> None:
 
 def test_workers_give_the_same_batches_in_the_same_order(photo_folder: Path) -> None:
     photos = labelled_photos(photo_folder)
-    here = list(batches(SpliceStream(photos, CONFIG, seed=1), 2, 5))
-    there = list(batches(SpliceStream(photos, CONFIG.model_copy(update={"workers": 2}), seed=1), 2, 5))
+    here = list(batches(SpliceStream(photos, CONFIG, seed=1), range(2, 5)))
+    there = list(batches(SpliceStream(photos, CONFIG.model_copy(update={"workers": 2}), seed=1), range(2, 5)))
     assert len(here) == len(there) == 3
     for (a, b), (c, d) in zip(here, there, strict=True):
         assert equal(a, c) and equal(b, d)

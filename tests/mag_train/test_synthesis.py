@@ -35,6 +35,14 @@ def test_pictures_have_the_size_asked_for_and_most_hold_a_splice_of_reasonable_s
     assert np.mean([picture.mask.any() for picture in pictures]) > 0.8
 
 
+def test_some_pictures_are_put_together_larger_and_scaled_down() -> None:
+    """As pictures on the web are: the traces of the paste shrink with them. A photo with no room for it is left."""
+    large = labelled_photo(0, 300, 400)
+    sizes = {synthesis._made_at(SIZE, large[0], np.random.default_rng(seed)) for seed in range(60)}
+    assert SIZE in sizes and len(sizes) > 5 and max(sizes) <= (2 * SIZE[0], 2 * SIZE[1])
+    assert synthesis._made_at(SIZE, labelled_photo(0, 60, 90)[0], np.random.default_rng(0)) == SIZE
+
+
 def test_an_authentic_picture_has_an_empty_mask() -> None:
     picture = authentic(*labelled_photo(0), SIZE, np.random.default_rng(0))
     assert picture.image.shape == (*SIZE, 3) and not picture.mask.any()
@@ -76,3 +84,36 @@ def test_a_photo_without_objects_gives_shapes() -> None:
     image, labels = labelled_photo(3)
     assert synthesis._object(image, np.full_like(labels, 255), np.random.default_rng(0)) is None
     assert synthesis._cut_out(image, np.full_like(labels, 255), np.random.default_rng(0)).alpha.any()
+
+
+def test_what_was_pasted_is_listed_with_its_box_its_classes_and_its_donor() -> None:
+    pictures = [draw(seed) for seed in range(60)]
+    for picture in pictures:
+        rows, columns = np.nonzero(picture.mask)
+        assert bool(picture.pastes) == bool(len(rows))
+        if not picture.pastes:
+            continue
+        # A pixel more or less where the picture was scaled down after the paste.
+        assert abs(min(paste.bbox[0] for paste in picture.pastes) - columns.min()) <= 1
+        assert abs(max(paste.bbox[1] + paste.bbox[3] for paste in picture.pastes) - rows.max() - 1) <= 1
+        pasted = set(np.unique(picture.labels[picture.mask == 1])) - {0, 255}
+        assert pasted <= {id for paste in picture.pastes for id in paste.classes}
+    donors = [paste.donor for picture in pictures for paste in picture.pastes]
+    assert {None, 0, 1} <= set(donors)  # the picture itself, the first and the second photo that was drawn
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 11, 39, 40, 41, 64])
+def test_a_photo_of_any_size_can_be_a_host_or_a_donor(side: int) -> None:
+    small = np.zeros((side, side + 1, 3), np.uint8), np.ones((side, side + 1), np.uint8)
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        picture = synthesis.frame(*small, None, rng)
+        synthesis.paste(picture, lambda _: small, rng)
+        assert synthesis.publish(picture.image, rng).shape[:2] == picture.mask.shape
+
+
+def test_a_picture_of_the_photos_own_size_is_not_resized_to_fit() -> None:
+    image, labels = labelled_photo(0)
+    shapes = {synthesis.frame(image, labels, None, np.random.default_rng(seed)).mask.shape for seed in range(40)}
+    whole = [shape for shape in shapes if shape[0] > 112 and shape[1] > 152 and shape <= labels.shape]
+    assert labels.shape in shapes and len(whole) > 3  # whole, or less a few pixels that move the JPEG grid

@@ -13,18 +13,19 @@ import pytest
 import torch
 
 from mag_train import config as configuration
-from mag_train import trainer
+from mag_train import log, trainer
+from mag_train.checkpoint import RunError, load_checkpoint
 from mag_train.config import Config
-from mag_train.trainer import Run, RunError, load_checkpoint
+from mag_train.trainer import Run
 
-CLOCKED = {"iterations_per_second", "waiting_for_data"}
+CLOCKED = {"pictures_per_second", "waiting_for_data"}
 """Columns that a second run cannot repeat."""
 SMALL = ["data.spliced=2", "schedule.adversary_from=1", "optim.average=0.5"]
 
 
 @pytest.fixture
 def rules(monkeypatch: pytest.MonkeyPatch) -> Config:
-    monkeypatch.setattr(trainer, "LOG_EVERY", 1)
+    monkeypatch.setattr(log, "LOG_EVERY", 1)
     monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
     return configuration.load("smoke", SMALL)
 
@@ -77,7 +78,7 @@ def test_a_run_leaves_what_it_promises(rules: Config, photo_folder: Path, tmp_pa
     run = trainer.start(rules, photo_folder, tmp_path / "run")
     run.fit()
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "config.json", "metrics.csv", "validation.csv", "last.pt", "best.pt",
+        "config.json", "metrics.csv", "validation.csv", "last.pt", "best.pt", "panels", "tensorboard",
     }  # fmt: skip
     logged = rows(tmp_path / "run")
     assert [int(row["iteration"]) for row in logged] == list(range(1, 13))
@@ -94,8 +95,8 @@ def test_training_lowers_the_loss(rules: Config, photo_folder: Path, tmp_path: P
 
 def test_held_out_photos_are_never_trained_on(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
     run = trainer.start(rules, photo_folder, tmp_path / "run")
-    assert not set(run.stream.photos) & set(run.validation.photos)
-    assert len(run.stream.photos) + len(run.validation.photos) == 12
+    assert not set(run.stream.hosts) & set(run.validation.hosts)
+    assert len(run.stream.hosts) + len(run.validation.hosts) == 12
 
 
 def test_a_folder_with_a_run_is_not_overwritten(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
@@ -120,12 +121,13 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(
 
     def full_disk(_state: object, path: Path) -> None:
         path.write_bytes(b"half a checkpoint")
-        raise OSError(28, "No space left on device")
+        raise RuntimeError("[enforce fail at inline_container.cc] PytorchStreamWriter failed writing file data/0")
 
     monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        run.save(tmp_path / "run" / "last.pt")
+    with pytest.raises(RunError, match=r"cannot write .*last\.pt: .*disk"):
+        run.save("last.pt")
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "last.pt"}
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_terms_and_photos(
@@ -187,3 +189,29 @@ def test_wrong_usage_is_one_line_and_status_2(arguments: list[str], said: str, t
     _, text = process.communicate(timeout=60)
     assert process.returncode == 2
     assert said in text and "Traceback" not in text
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    rules: Config, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between two checkpoints of an epoch, with rows in its tables that no checkpoint knows of."""
+    trainer.start(rules, photo_folder, tmp_path / "whole").fit()
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "SAVE_EVERY", 0)
+        run = trainer.start(rules, photo_folder, tmp_path / "killed")
+        save = run.save
+
+        def killed(name: str) -> None:
+            save(name)
+            if run.iteration == 8:
+                patch.setattr(trainer, "SAVE_EVERY", 1e9)
+                patch.setattr(run, "save", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))  # at the epoch's end
+
+        patch.setattr(run, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.fit()
+    assert len(rows(tmp_path / "killed")) == 12 and load_checkpoint(tmp_path / "killed" / "last.pt")["iteration"] == 8
+    trainer.resume(tmp_path / "killed", None, []).fit()
+    assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
+    ends = [(tmp_path / name / "validation.csv").read_text().splitlines() for name in ("whole", "killed")]
+    assert [line.rsplit(",", 1)[0] for line in ends[0]] == [line.rsplit(",", 1)[0] for line in ends[1]]

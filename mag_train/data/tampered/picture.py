@@ -77,7 +77,7 @@ class Tampered:
         size = (picture.shape[0], picture.shape[1])
         if self.mask is None:
             return picture, Truth(np.zeros(size, bool))
-        mask = self.rule(_mask_pixels(self.mask))
+        mask = self.rule(mask_pixels(self.mask))
         stretched = mask.shape != size
         if stretched:
             mask = _stretch(mask, size, self.mask)
@@ -88,7 +88,7 @@ class Tampered:
         return picture, truth
 
 
-def _mask_pixels(path: Path) -> NDArray[np.uint8]:
+def mask_pixels(path: Path) -> NDArray[np.uint8]:
     """The pixels of a mask file, H x W x 3; of an .npz the first array in it, H x W, as 0 and 255."""
     try:
         data = path.read_bytes()

@@ -1,0 +1,46 @@
+"""Checkpoints on disk: written whole or not at all, and read with errors that a person understands."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class RunError(RuntimeError):
+    """A run that cannot start or go on; the message says why, for the person who started it."""
+
+
+def save_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Write `state` atomically: the file is the old one or the new one, never a part.
+
+    Raises RunError when it cannot be written, as on a full disk; the old file is then untouched.
+    """
+    partial = path.with_suffix(".partial")
+    try:
+        torch.save(state, partial)
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as a RuntimeError
+        partial.unlink(missing_ok=True)
+        reason = error.strerror if isinstance(error, OSError) else "the disk is full or failing"
+        raise RunError(
+            f"cannot write {path}: {reason}; make room, and --resume goes on from the last checkpoint"
+        ) from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What `save_checkpoint` wrote. Raises RunError when the file is missing or no checkpoint."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such checkpoint") from None
+    except Exception as error:  # torch.load raises whatever pickle and zip do
+        raise RunError(f"{path}: not a checkpoint of a run ({type(error).__name__})") from error
+
+
+def best_checkpoint(run: Path) -> Path:
+    """The checkpoint to use: a checkpoint itself, or of a run's folder the best, or the last before any is best."""
+    if run.suffix == ".pt":
+        return run
+    best = run / "best.pt"
+    return best if best.is_file() else run / "last.pt"

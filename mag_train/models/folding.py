@@ -1,0 +1,76 @@
+"""Batch norm folded into the convolutions before it, as bundles ship it, and taken out again, to train on."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy in which every convolution has taken in the batch norm behind it; in evaluation both give the same."""
+    network = copy.deepcopy(network)
+    for block, (conv_name, conv), (norm_name, norm) in _pairs(network):
+        setattr(block, conv_name, fuse_conv_bn_eval(conv, norm))
+        setattr(block, norm_name, nn.Identity())
+    return network
+
+
+@torch.no_grad()
+def unfold(network: nn.Module, weights: Mapping[str, Tensor], images: Tensor) -> None:
+    """Give `network` the folded weights of its like, and its batch norms the statistics that they have on `images`.
+
+    In evaluation the network then gives what the folded one gives; in training each batch norm goes on from where the
+    data is. `weights`: by the names of `folded(network)`. A weight that was computed into a constant and lost its name
+    is taken by its shape. images: N x 3 x H x W, enough for a mean and a variance in every channel.
+
+    Raises ValueError when the weights are of another network.
+    """
+    norms = {}
+    targets = dict(network.state_dict())
+    for block, (conv_name, _), (norm_name, norm) in _pairs(network):
+        prefix = next(name for name, module in network.named_modules() if module is block)
+        norms[norm] = weights.get(f"{prefix}.{conv_name}.bias")
+        for key in norm.state_dict():
+            del targets[f"{prefix}.{norm_name}.{key}"]
+    nameless = [weight for name, weight in weights.items() if name not in targets]
+    for name, target in targets.items():
+        found = weights.get(name)
+        if found is None:
+            found = next((weight for weight in nameless if weight.shape == target.shape), None)
+        if found is None or found.shape != target.shape:
+            raise ValueError(f"the weights are of another network: {name} is missing or has another shape")
+        target.copy_(found)
+    _set_statistics(network, norms, images)
+
+
+def _set_statistics(network: nn.Module, biases: dict[nn.BatchNorm2d, Tensor | None], images: Tensor) -> None:
+    """One pass in which each batch norm measures what reaches it and sets itself to add its bias and nothing else."""
+
+    def measure(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
+        variance, mean = torch.var_mean(inputs[0].float(), dim=(0, 2, 3), correction=0)
+        bias = biases[norm]
+        norm.running_mean.copy_(mean)  # type: ignore[union-attr]
+        norm.running_var.copy_(variance)  # type: ignore[union-attr]
+        norm.weight.copy_((variance + norm.eps).sqrt())
+        norm.bias.copy_(mean if bias is None else mean + bias)
+
+    hooks = [norm.register_forward_pre_hook(measure) for norm in biases]
+    training = network.training
+    network.eval()(images)
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
+
+
+def _pairs(
+    network: nn.Module,
+) -> Iterator[tuple[nn.Sequential, tuple[str, nn.Conv2d], tuple[str, nn.BatchNorm2d]]]:
+    """Every convolution with the batch norm right behind it, by name, and the block that holds both."""
+    for block in network.modules():
+        if isinstance(block, nn.Sequential):
+            for (conv_name, conv), (norm_name, norm) in pairwise(list(block.named_children())):
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    yield block, (conv_name, conv), (norm_name, norm)

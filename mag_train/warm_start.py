@@ -1,0 +1,43 @@
+"""Where training may start from instead of random weights: the annotator of a bundle or of another run."""
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from mag_rt import bundle
+from mag_rt.errors import BundleError
+from mag_train.checkpoint import RunError, best_checkpoint, load_checkpoint
+from mag_train.models.annotator import Annotator
+from mag_train.models.folding import unfold
+
+
+def warm_start(annotator: Annotator, model: Path, images: Tensor) -> None:
+    """Give `annotator` the weights of `model`: a bundle (folder or .zip), a run's folder or a checkpoint (.pt).
+
+    A bundle's batch norm is folded away; its statistics are taken anew on `images`, N x 3 x H x W in [-1, 1].
+    Raises BundleError or RunError when the model cannot be read or has another annotator.
+    """
+    try:
+        if model.suffix == ".pt" or best_checkpoint(model).is_file():
+            annotator.load_state_dict(averaged_weights(load_checkpoint(best_checkpoint(model))))
+        else:
+            unfold(annotator, _initialisers(bundle.load(model).network), images)
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, RunError | BundleError):
+            raise
+        raise RunError(f"{model}: not the weights of this run's annotator ({str(error).splitlines()[0]})") from error
+
+
+def averaged_weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The averaged weights of the annotator in a checkpoint, by the names of the annotator's own."""
+    prefix = "module."  # AveragedModel's
+    return {name.removeprefix(prefix): each for name, each in state["average"].items() if name.startswith(prefix)}
+
+
+def _initialisers(network: bytes) -> dict[str, Tensor]:
+    graph = onnx.load_from_string(network).graph
+    return {each.name: torch.from_numpy(numpy_helper.to_array(each).copy()) for each in graph.initializer}

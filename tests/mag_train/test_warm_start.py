@@ -1,0 +1,78 @@
+"""Training that starts from a model goes on from what the model does."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mag_rt import bundle as bundles
+from mag_train import config as configuration
+from mag_train import trainer
+from mag_train.checkpoint import RunError, load_checkpoint
+from mag_train.cli import app
+from mag_train.models.annotator import EdgeAnnotator
+from mag_train.models.folding import folded, unfold
+from mag_train.warm_start import averaged_weights
+
+SHORT = ["schedule.epochs=1", "schedule.decay_epochs=0", "data.spliced=2"]
+
+
+def seasoned() -> EdgeAnnotator:
+    """An annotator whose batch norms have seen something."""
+    torch.manual_seed(0)
+    network = EdgeAnnotator()
+    with torch.no_grad():
+        for _ in range(10):
+            network(torch.rand(2, 3, 64, 64) * 2 - 1)
+    return network.eval()
+
+
+def test_unfolding_gives_back_what_folding_took() -> None:
+    taught, learner = seasoned(), EdgeAnnotator()
+    images = torch.rand(4, 3, 64, 64) * 2 - 1
+    unfold(learner, folded(taught).state_dict(), images)
+    other = torch.rand(2, 3, 96, 64) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(learner.eval()(other), taught(other), atol=1e-5, rtol=1e-4)
+
+
+def test_unfolded_batch_norm_has_the_statistics_of_the_pictures() -> None:
+    """So that the first training iterations see what evaluation sees, and nothing jumps."""
+    learner = EdgeAnnotator()
+    images = torch.rand(4, 3, 64, 64) * 2 - 1
+    unfold(learner, folded(seasoned()).state_dict(), images)
+    with torch.no_grad():
+        torch.testing.assert_close(learner.train()(images), learner.eval()(images), atol=5e-3, rtol=0)
+
+
+def test_a_run_starts_from_the_bundle_that_ships(photo_folder: Path, tmp_path: Path) -> None:
+    rules = configuration.load("smoke", SHORT)
+    run = trainer.start(rules, photo_folder, tmp_path / "run", warm=bundles.bundled())
+    from mag_rt import Scanner
+
+    image = torch.rand(1, 3, 64, 64) * 2 - 1
+    with Scanner() as scanner, torch.no_grad():
+        shipped = torch.from_numpy(scanner.backend(image.numpy()))
+        torch.testing.assert_close(run.average.eval()(image), shipped, atol=1e-4, rtol=0)
+        torch.testing.assert_close(run.mag.annotator.eval()(image), shipped, atol=1e-4, rtol=0)
+
+
+def test_a_run_starts_from_another_run(photo_folder: Path, tmp_path: Path) -> None:
+    rules = configuration.load("smoke", SHORT)
+    trainer.start(rules, photo_folder, tmp_path / "first").fit()
+    second = trainer.start(rules, photo_folder, tmp_path / "second", warm=tmp_path / "first")
+    theirs = averaged_weights(load_checkpoint(tmp_path / "first" / "best.pt"))
+    assert all(torch.equal(theirs[name], each) for name, each in second.mag.annotator.state_dict().items())
+
+
+def test_another_annotator_is_refused(photo_folder: Path, tmp_path: Path) -> None:
+    rules = configuration.load("smoke", [*SHORT, "model.tasks=mask"])
+    with pytest.raises(RunError, match=r"not the weights of this run's annotator .*head"):
+        trainer.start(rules, photo_folder, tmp_path / "run", warm=bundles.bundled())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_is_none_is_said(photo_folder: Path, tmp_path: Path) -> None:
+    arguments = ["fit", "--preset", "smoke", "--data", str(photo_folder), "--out", str(tmp_path / "run")]
+    with pytest.raises(Exception, match="nowhere"):
+        app([*arguments, "--start-from", str(tmp_path / "nowhere")], standalone_mode=False)
