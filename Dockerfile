@@ -8,6 +8,7 @@ WORKDIR /opt/magrt
 COPY pyproject.toml README.md LICENSE ./
 COPY mag_rt mag_rt
 COPY mag_train mag_train
+COPY kernels/magrt.ptx kernels/
 RUN pip install --no-cache-dir . pycuda
 RUN apt-get update && apt-get install --no-install-recommends -y libgl1 libglib2.0-0 && rm -rf /var/lib/apt/lists/*
 USER nobody
@@ -20,6 +21,7 @@ WORKDIR /opt/magrt
 COPY pyproject.toml README.md LICENSE ./
 COPY mag_rt mag_rt
 COPY mag_train mag_train
+COPY kernels/magrt.ptx kernels/
 RUN pip install --no-cache-dir .
 USER nobody
 ENTRYPOINT ["magrt"]

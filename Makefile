@@ -1,13 +1,15 @@
 # Two commands set everything up on a fresh machine (Python 3.10 or newer, git, make):
 #   make scan    creates the environment and scans the example photos
 #   make test    creates the development environment and passes the tests
+# After a change in kernels/:
+#   make kernels compiles them (no GPU and no CUDA toolkit needed); commit the PTX
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: scan test lint clean
+.PHONY: scan test lint kernels clean
 
 scan: $(VENV)/runtime-installed
 	$(BIN)/magrt scan examples/photos --out findings
@@ -19,6 +21,9 @@ lint: $(VENV)/development-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+kernels: $(VENV)/development-installed
+	$(BIN)/python kernels/scripts/compile.py
 
 clean:
 	rm -rf $(VENV) findings build *.egg-info
