@@ -20,6 +20,7 @@ from rich.table import Table
 
 from mag_rt import Finding, MagrtError, Scanner, __version__
 from mag_rt.pictures import silence_decoders
+from mag_rt.pipeline import ahead
 from mag_rt.sinks.images import ImageSink
 from mag_rt.sinks.jsonl import SCHEMA, JsonlSink
 from mag_rt.sources import Frame, find
@@ -31,6 +32,9 @@ if not terminal.is_terminal:
     terminal.width = 4096  # a pipe has no width to wrap at
 
 UNUSABLE, SOME_UNREADABLE, NOT_WRITTEN, SPLICE_FOUND, INTERRUPTED = 2, 3, 4, 10, 130
+DRAWING_THREADS = 2
+DRAWN_AHEAD = 4
+"""Findings whose pictures are being written while the next ones are read."""
 SHOWN = 20
 """Rows of the summary table."""
 
@@ -102,10 +106,18 @@ def scan(
 def _scan_into(out: Path, scanner: Scanner, frames: list[Frame], findings: list[Finding]) -> None:
     """Write the results of every frame below `out` as they come and collect the findings without their pixels."""
     images = ImageSink(out)
-    with closing(JsonlSink(out)) as lines, _progress(len(frames)) as advance:
-        for finding in scanner.scan_frames(frames):
-            lines.write(finding, *images.write(finding))
-            findings.append(finding.without_pixels())
+
+    def draw(finding: Finding) -> tuple[Finding, tuple[str | None, str | None]]:
+        return finding.without_pixels(), images.write(finding)
+
+    with (
+        closing(JsonlSink(out)) as lines,
+        _progress(len(frames)) as advance,
+        closing(ahead(draw, scanner.scan_frames(frames), DRAWN_AHEAD, DRAWING_THREADS)) as drawn,
+    ):
+        for finding, paths in drawn:
+            lines.write(finding, *paths)
+            findings.append(finding)
             advance()
 
 
@@ -136,10 +148,10 @@ def _write_run(
         "versions": {
             "magrt": __version__,
             "python": platform.python_version(),
-            scanner.backend.name: scanner.backend.version,
+            scanner.reader.name: scanner.reader.version,
         },
         "model": {"annotator": scanner.bundle.annotator, "sha256": scanner.bundle.sha256},
-        "backend": scanner.backend.name,
+        "backend": scanner.reader.name,
         "options": options,
         "counts": {"pictures": len(findings), **_counts(findings)},
         "timings": {

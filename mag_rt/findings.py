@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mag_rt.bundle import Calibration
-from mag_rt.pictures import Picture
+from mag_rt.pictures import Picture, as_grey
 
 Verdict = Literal["spliced", "authentic", "inconclusive"]
 
@@ -20,6 +20,8 @@ SMALLEST_OBJECT = 0.01
 """Share of the picture below which a class is not listed among the objects."""
 EVIDENCE_SHARE = 0.005
 """Share of the picture's pixels, the most suspicious ones, whose mean probability is the evidence for the score."""
+GREY: NDArray[np.float32] = np.arange(256, dtype=np.float32) / np.float32(255)
+"""The probability that each grey level of a mask stands for."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,19 @@ class Finding:
     objects: list[SeenObject] = field(default_factory=list)
     """Largest first."""
     error: Failure | None = None
-    probability: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
-    """Splice probability of each pixel, H x W in [0, 1], at the picture's own size."""
+    mask: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+    """Splice probability of each pixel, H x W in 256 steps, at the picture's own size."""
     picture: Picture | None = field(default=None, repr=False, compare=False)
-    """The picture itself, H x W x 3 BGR."""
+    """The picture itself, h x w x 3 BGR, as it was decoded: a large JPEG at a half, a quarter or an eighth."""
+
+    @property
+    def probability(self) -> NDArray[np.float32] | None:
+        """Splice probability of each pixel, H x W in [0, 1], at the picture's own size, in steps of 1/255."""
+        return None if self.mask is None else GREY[self.mask]
 
     def without_pixels(self) -> "Finding":
-        """The same without `probability` and `picture`, small enough to keep thousands."""
-        return replace(self, probability=None, picture=None)
+        """The same without `mask` and `picture`, small enough to keep thousands."""
+        return replace(self, mask=None, picture=None)
 
     def as_json(self) -> dict[str, Any]:
         """The fields of a line of findings.jsonl that come from the scan, in the order of docs/formats.md."""
@@ -109,14 +116,73 @@ def _region_as_json(region: Region) -> dict[str, Any]:
     }
 
 
-def evidence(probability: NDArray[np.float32]) -> float:
-    """How strongly a mask speaks for a splice: log-odds of the mean of its most suspicious `EVIDENCE_SHARE` of pixels.
+@dataclass(frozen=True)
+class Counts:
+    """What was counted of one picture's annotation where it was made, so that its maps need not be looked at again."""
 
-    H x W in [0, 1], read in 256 steps so that a histogram gives it. Between -6.2 and 6.2.
+    levels: NDArray[np.integer[Any]]
+    """256: pixels of each grey level in the splice map as the network made it."""
+    likely: NDArray[np.integer[Any]]
+    """K: pixels of probability 1/2 or more in each class map."""
+    suspicious: int
+    """Pixels of the mask, at the picture's own size, that reach the threshold ..."""
+    box: tuple[int, int, int, int]
+    """... and their bounding box: left, top, width, height."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an annotation says of one picture, before calibration."""
+
+    evidence: float
+    regions: list[Region]
+    objects: list[SeenObject]
+    mask: NDArray[np.uint8]
+    """Splice probability in 256 steps, H x W, at the picture's own size."""
+
+
+def read(mask: NDArray[np.uint8], counts: Counts, threshold: float, names: tuple[str, ...]) -> Reading:
+    """The reading of a mask, H x W at the picture's own size, and of what was counted of the maps behind it.
+
+    `threshold`: the probability from which a pixel belongs to a region. `names`: of the classes.
     """
-    counts = np.bincount((probability * 255 + 0.5).astype(np.uint8).ravel(), minlength=256)[::-1]
-    wanted = max(1, round(EVIDENCE_SHARE * probability.size))
-    taken = np.diff(np.minimum(np.cumsum(counts), wanted), prepend=0)
+    found = counts.suspicious >= SMALLEST_REGION * mask.size  # fewer pixels make no region
+    return Reading(
+        evidence(counts.levels),
+        regions(mask, grey_level(threshold), counts.box) if found else [],
+        objects(counts.likely / counts.levels.sum(), names),
+        mask,
+    )
+
+
+def count(maps: NDArray[np.float32], mask: NDArray[np.uint8], threshold: float) -> Counts:
+    """What `read` needs of annotation maps, (2+K) x h x w in [0, 1], and of the mask that was made of the first."""
+    suspicious = (mask >= grey_level(threshold)).view(np.uint8)
+    return Counts(
+        levels=levels(maps[0]),
+        likely=np.array([np.count_nonzero(plane >= 0.5) for plane in maps[2:]]),
+        suspicious=cv2.countNonZero(suspicious),
+        box=cv2.boundingRect(suspicious),
+    )
+
+
+def levels(probability: NDArray[np.float32]) -> NDArray[np.integer[Any]]:
+    """The number of pixels at each of the 256 grey levels of a map in [0, 1]."""
+    return np.bincount(as_grey(probability).ravel(), minlength=256)
+
+
+def grey_level(threshold: float) -> int:
+    """The lowest grey level that reaches a probability; 256 where none does."""
+    return int(np.count_nonzero(threshold > GREY))
+
+
+def evidence(levels: NDArray[np.integer[Any]]) -> float:
+    """How strongly a map speaks for a splice: log-odds of the mean of its most suspicious `EVIDENCE_SHARE` of pixels.
+
+    levels: 256, the number of pixels of each grey level. Between -6.2 and 6.2.
+    """
+    wanted = max(1, round(EVIDENCE_SHARE * int(levels.sum())))
+    taken = np.diff(np.minimum(np.cumsum(levels[::-1]), wanted), prepend=0)
     mean = float(taken @ np.arange(255, -1, -1)) / wanted / 255
     mean = min(max(mean, 0.5 / 255), 1 - 0.5 / 255)
     return math.log(mean / (1 - mean))
@@ -134,19 +200,24 @@ def verdict(score: float, calibration: Calibration) -> Verdict:
     return "authentic" if score <= calibration.authentic else "inconclusive"
 
 
-def regions(probability: NDArray[np.float32], threshold: float) -> list[Region]:
-    """The connected areas (8-neighbourhood) that reach the threshold, most suspicious first, at most `MOST_REGIONS`."""
-    count, parts, stats, _ = cv2.connectedComponentsWithStats((probability >= threshold).astype(np.uint8))
+def regions(mask: NDArray[np.uint8], level: int, box: tuple[int, int, int, int]) -> list[Region]:
+    """The connected areas (8-neighbourhood) that reach a grey level, most suspicious first, at most `MOST_REGIONS`.
+
+    `box` (left, top, width, height) holds all that reaches it: only there is looked.
+    """
+    x, y, w, h = box
+    looked_at = mask[y : y + h, x : x + w]
+    _, parts, stats, _ = cv2.connectedComponentsWithStats((looked_at >= level).view(np.uint8))
+    large = np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= SMALLEST_REGION * mask.size) + 1
     found = []
-    for part in range(1, count):
+    for part in large:
         left, top, width, height, area = (int(value) for value in stats[part])
-        if area < SMALLEST_REGION * probability.size:
-            continue
         window = np.s_[top : top + height, left : left + width]
         inside = parts[window] == part
-        score = float(probability[window][inside].mean())
+        score = float(looked_at[window][inside].mean()) / 255
+        left, top = left + x, top + y
         outline = _outline(inside.astype(np.uint8), (left, top))
-        found.append(Region((left, top, width, height), area / probability.size, score, outline))
+        found.append(Region((left, top, width, height), area / mask.size, score, outline))
     found.sort(key=lambda region: region.score * region.area_fraction, reverse=True)
     return found[:MOST_REGIONS]
 
@@ -158,8 +229,9 @@ def _outline(part: NDArray[np.uint8], offset: tuple[int, int]) -> list[tuple[int
     return [(int(x), int(y)) for x, y in simple[:, 0]]
 
 
-def objects(class_maps: NDArray[np.float32], names: tuple[str, ...]) -> list[SeenObject]:
-    """The classes that fill a share worth naming (probability 1/2 or more), largest first. K x H x W in [0, 1]."""
-    shares = zip(names, (class_maps >= 0.5).mean(axis=(1, 2)), strict=True)
-    seen = [SeenObject(name, float(share)) for name, share in shares if share >= SMALLEST_OBJECT]
+def objects(shares: NDArray[np.float64], names: tuple[str, ...]) -> list[SeenObject]:
+    """The classes that fill a share of the picture worth naming, largest first. shares: K in [0, 1]."""
+    seen = [
+        SeenObject(name, float(share)) for name, share in zip(names, shares, strict=True) if share >= SMALLEST_OBJECT
+    ]
     return sorted(seen, key=lambda each: each.area_fraction, reverse=True)

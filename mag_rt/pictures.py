@@ -1,5 +1,7 @@
 """Pictures on their way to the network and back: decode, shrink, pad, normalise, map back."""
 
+import io
+import warnings
 from dataclasses import dataclass
 
 import cv2
@@ -14,29 +16,76 @@ Picture = NDArray[np.uint8]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 """File names that a folder scan picks up, lower case."""
 
+MOST_PIXELS = 150_000_000
+"""Decoded pixels of a picture, at most: a small file can claim to hold any number."""
+
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 
 
-def decode(data: bytes) -> Picture:
+@dataclass(frozen=True)
+class Decoded:
+    """A picture and the size, height and width, that a viewer shows it at; the pixels may be fewer."""
+
+    picture: Picture
+    size: tuple[int, int]
+
+
+def decode(data: bytes, enough: int | None = None) -> Decoded:
     """The picture in an encoded file: 8 bits, three channels, EXIF orientation applied, alpha dropped.
 
-    16-bit, grey, palette and CMYK pictures are converted; of an animation the first frame is taken.
-    Raises PictureError: empty, truncated, not-a-picture, or too-large for OpenCV.
+    16-bit, grey, palette and CMYK pictures are converted; of an animation the first frame is taken. `enough`: a JPEG
+    whose longer side is at least twice as many pixels is decoded at a half, a quarter or an eighth of its size, which
+    its blocks give for free, but at no fewer than these.
+
+    Raises PictureError: empty, truncated, not-a-picture, or too-large (more than `MOST_PIXELS` to decode).
     """
     if not data:
         raise PictureError("empty", "the file is empty")
     if _is_cut_off(data):
         raise PictureError("truncated", "the file ends in the middle of the picture")
+    claimed = _claimed_size(data)
+    reduction = 1
+    if enough and claimed and data.startswith(_JPEG):
+        reduction = max(factor for factor in _REDUCED if factor == 1 or max(claimed) >= factor * enough)
+    if claimed and claimed[0] * claimed[1] > MOST_PIXELS * reduction**2:
+        million = claimed[0] * claimed[1] / 1e6
+        raise PictureError(
+            "too-large", f"the picture claims {million:.0f} megapixels; {MOST_PIXELS // 10**6} are decoded at most"
+        )
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[reduction])
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE" in str(error):
             raise PictureError("too-large", "the picture claims more pixels than can be decoded") from None
         raise PictureError("not-a-picture", "the file cannot be decoded") from None
     if picture is None:
         raise PictureError("not-a-picture", "the file is no picture that can be decoded")
-    return picture
+    if reduction == 1 or claimed is None:
+        return Decoded(picture, picture.shape[:2])
+    upright = picture.shape[:2] == tuple(-(-side // reduction) for side in claimed)
+    return Decoded(picture, claimed if upright else claimed[::-1])
+
+
+def _claimed_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width that the file's header claims, before any orientation; None where it cannot be told."""
+    from PIL import Image
+
+    # Behind the filters of the program around us, if it has any: what is wrong with a file is said here.
+    warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.height, image.width
+    except Image.DecompressionBombError:
+        raise PictureError("too-large", "the picture claims more pixels than can be decoded") from None
+    except Exception:  # Pillow's parsers raise what they please; OpenCV has the last word on what is a picture
+        return None
 
 
 def _is_cut_off(data: bytes) -> bool:
@@ -98,6 +147,11 @@ def map_back(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.fl
     if plane.shape == size:
         return plane
     return cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def as_grey(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Probability in [0, 1], H x W, to the nearest of 256 grey levels."""
+    return cv2.convertScaleAbs(probability, alpha=255)
 
 
 def silence_decoders() -> None:

@@ -1,7 +1,7 @@
 """Work ahead of the consumer on other threads: bounded, in order, and nothing else here knows of threads."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -10,13 +10,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item], depth: int) -> Iterator[Result]:
-    """`work(item)` for each item, in order, done by one other thread up to `depth` items before they are asked for.
+def ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], depth: int, threads: int = 1
+) -> Generator[Result, None, None]:
+    """`work(item)` for each item, in order, done by other threads up to `depth` items before they are asked for.
 
-    An exception of `work` or of `items` reaches the consumer in its place. Closing the generator waits for the item in
+    An exception of `work` or of `items` reaches the consumer in its place. Closing the generator waits for the items in
     hand and drops the rest.
     """
-    executor = ThreadPoolExecutor(1)
+    executor = ThreadPoolExecutor(threads)
     pending: deque[Future[Result]] = deque()
     source = iter(items)
     try:

@@ -2,9 +2,9 @@
 
 import hashlib
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -12,18 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mag_rt import bundle as bundles
-from mag_rt.backends import Backend
-from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.errors import PictureError
-from mag_rt.findings import Failure, Finding, evidence, objects, regions, score, verdict
-from mag_rt.pictures import Picture, decode, map_back, pad, shrink
+from mag_rt.findings import Failure, Finding, Reading, score, verdict
+from mag_rt.pictures import Decoded, Picture, decode
 from mag_rt.pipeline import ahead, windows
+from mag_rt.reading import Reader, open_reader
 from mag_rt.sources import Frame, find
 
-WINDOW = 8
-"""Pictures that are looked at together to find those that can share a batch."""
-BATCH_PIXELS = 1024 * 1024
-"""Padded pixels in a batch, so that memory does not grow with the pictures; one picture may exceed it alone."""
+DECODED_AHEAD = 2
+"""Pictures that wait, decoded, for each one that is being read."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class _Loaded:
 
     frame: Frame
     sha256: str | None = None
-    picture: Picture | None = None
+    decoded: Decoded | None = None
     failure: Failure | None = None
 
 
@@ -40,19 +37,23 @@ class Scanner:
     """Finds splices in pictures.
 
     `bundle`: folder or zip of the annotator, the one that ships when None. `max_side`: pictures with a longer side are
-    shrunk to it, pixels; the bundle's own default when None.
+    shrunk to it, pixels; the bundle's own default when None. `tiles`: larger pictures are read in tiles of that side
+    instead, at their own resolution.
 
     A scanner belongs to one thread at a time. Use it in a `with` statement, or call `close`.
 
     Raises BundleError when the bundle cannot be used.
     """
 
-    def __init__(self, bundle: str | os.PathLike[str] | None = None, *, max_side: int | None = None) -> None:
+    def __init__(
+        self, bundle: str | os.PathLike[str] | None = None, *, max_side: int | None = None, tiles: bool = False
+    ) -> None:
         self.bundle = bundles.load(bundles.bundled() if bundle is None else Path(bundle))
         self.max_side = self.bundle.max_side if max_side is None else max_side
         if self.max_side < 1:
             raise ValueError(f"max_side must be positive, not {max_side}")
-        self.backend: Backend = OnnxRuntimeBackend(self.bundle)
+        self.tiles = tiles
+        self.reader: Reader = open_reader(self.bundle, self.max_side, tiles)
 
     def __enter__(self) -> "Scanner":
         return self
@@ -64,13 +65,13 @@ class Scanner:
 
     def close(self) -> None:
         """Release the network; the scanner cannot be used afterwards."""
-        self.backend.close()
+        self.reader.close()
 
     def scan(self, sources: Iterable[str | os.PathLike[str]]) -> Iterator[Finding]:
         """Findings for every picture in `sources` (files, folders, globs), in source order.
 
-        A generator with bounded memory: at most about three windows of `WINDOW` pictures are held at once. A file that
-        cannot be read gives a finding with an `error` and the scan goes on.
+        A generator with bounded memory: a few pictures are decoded ahead. A file that cannot be read gives a finding
+        with an `error` and the scan goes on.
 
         Raises SourceError, before the first finding, when a source does not exist or there is nothing to scan.
         """
@@ -78,66 +79,53 @@ class Scanner:
 
     def scan_frames(self, frames: Iterable[Frame]) -> Iterator[Finding]:
         """As `scan`, for frames that `mag_rt.sources.find` has found already."""
-        loaded = ahead(_load, frames, depth=WINDOW)
-        for findings in ahead(self._examine, windows(loaded, WINDOW), depth=1):
-            yield from findings
+        enough = None if self.tiles else self.max_side
+        at_once = self.reader.threads * self.reader.batch
+        loaded = ahead(partial(_load, enough=enough), frames, DECODED_AHEAD * at_once, self.reader.threads)
+        return self._examined(loaded)
 
     def scan_images(self, images: Sequence[NDArray[np.uint8]]) -> list[Finding]:
         """Findings for pictures in memory, H x W x 3 BGR or H x W grey, uint8, in their order.
 
         Raises ValueError for an array that is no such picture.
         """
-        loaded = [_Loaded(Frame(None), picture=_as_picture(image)) for image in images]
-        return [finding for window in windows(loaded, WINDOW) for finding in self._examine(window)]
+        pictures = [_as_picture(image) for image in images]
+        return list(self._examined(_Loaded(Frame(None), None, Decoded(each, each.shape[:2])) for each in pictures))
 
     def scan_image(self, image: NDArray[np.uint8]) -> Finding:
         """The finding for one picture in memory, as `scan_images`."""
         return self.scan_images([image])[0]
 
-    def _examine(self, window: list[_Loaded]) -> list[Finding]:
-        annotations = iter(self._annotate([each.picture for each in window if each.picture is not None]))
-        return [
-            _failed(each) if each.picture is None else self._finding(each, each.picture, next(annotations))
-            for each in window
-        ]
+    def _examined(self, loaded: Iterable[_Loaded]) -> Iterator[Finding]:
+        batches = windows(loaded, self.reader.batch)
+        for findings in ahead(self._examine, batches, self.reader.threads + 1, self.reader.threads):
+            yield from findings
 
-    def _annotate(self, pictures: list[Picture]) -> list[NDArray[np.float32]]:
-        """The annotation maps of each picture, (2+K) x h x w, where h x w is the shrunk picture without its padding."""
-        placed = [shrink(picture, self.max_side) for picture in pictures]
-        padded = [pad(picture, self.bundle.multiple) for picture in placed]
-        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for index, picture in enumerate(padded):
-            alike[picture.shape].append(index)
-        annotations: dict[int, NDArray[np.float32]] = {}
-        for (height, width, _), indices in alike.items():
-            for batch in windows(indices, max(1, BATCH_PIXELS // (height * width))):
-                maps = self.backend(self.bundle.normalisation([padded[index] for index in batch]))
-                annotations.update(zip(batch, maps, strict=True))
-        return [annotations[i][:, : picture.shape[0], : picture.shape[1]] for i, picture in enumerate(placed)]
+    def _examine(self, batch: list[_Loaded]) -> list[Finding]:
+        decoded = [each.decoded for each in batch if each.decoded]
+        readings = iter(self.reader([each.picture for each in decoded], [each.size for each in decoded]))
+        return [self._finding(each, each.decoded, next(readings)) if each.decoded else _failed(each) for each in batch]
 
-    def _finding(self, loaded: _Loaded, picture: Picture, maps: NDArray[np.float32]) -> Finding:
-        size = picture.shape[:2]
+    def _finding(self, loaded: _Loaded, decoded: Decoded, reading: Reading) -> Finding:
         calibration = self.bundle.calibration
-        # The score comes from the map as the network made it: how far the picture was shrunk must not matter.
-        value = score(evidence(maps[0]), calibration)
-        probability = map_back(maps[0], size)
+        value = score(reading.evidence, calibration)
         return Finding(
             loaded.frame.source,
             loaded.frame.index,
             loaded.frame.time_s,
-            width=size[1],
-            height=size[0],
+            width=decoded.size[1],
+            height=decoded.size[0],
             sha256=loaded.sha256,
             score=value,
             verdict=verdict(value, calibration),
-            regions=regions(probability, self.bundle.mask_threshold),
-            objects=objects(maps[2:], self.bundle.classes),
-            probability=probability,
-            picture=picture,
+            regions=reading.regions,
+            objects=reading.objects,
+            mask=reading.mask,
+            picture=decoded.picture,
         )
 
 
-def _load(frame: Frame) -> _Loaded:
+def _load(frame: Frame, enough: int | None) -> _Loaded:
     assert frame.source is not None
     digest = None
     path = Path(frame.source)
@@ -146,7 +134,7 @@ def _load(frame: Frame) -> _Loaded:
             return _Loaded(frame, failure=Failure("unreadable", "not a regular file"))  # a pipe would wait forever
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
-        return _Loaded(frame, digest, decode(data))
+        return _Loaded(frame, digest, decode(data, enough))
     except PictureError as error:
         return _Loaded(frame, digest, failure=Failure(error.kind, str(error)))
     except (OSError, MemoryError) as error:

@@ -14,9 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mag_rt import MagrtError, PictureError, Scanner
+from mag_rt import MagrtError, PictureError
+from mag_rt import bundle as bundles
+from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import MANIFEST, Calibration
-from mag_rt.findings import evidence, score, verdict
+from mag_rt.findings import evidence, levels, score, verdict
 from mag_rt.pictures import Normalisation, Picture, map_back, pad, shrink
 from mag_rt.pipeline import ahead
 from mag_train.data.tampered import Tampered, TruthError, resize_mask
@@ -145,13 +147,11 @@ def load_model(path: Path) -> Model:
 
 def _from_bundle(path: Path) -> Model:
     try:
-        scanner = Scanner(path)
+        bundle = bundles.load(path)
+        backend = OnnxRuntimeBackend(bundle)
     except MagrtError as error:
         raise ValueError(str(error)) from None
-    bundle = scanner.bundle
-    return Model(
-        str(path), scanner.backend, bundle.normalisation, bundle.multiple, scanner.max_side, bundle.calibration
-    )
+    return Model(str(path), backend, bundle.normalisation, bundle.multiple, bundle.max_side, bundle.calibration)
 
 
 def _from_run(path: Path) -> Model:
@@ -225,7 +225,7 @@ def _judged(model: Model, plane: Map, size: tuple[int, int]) -> Answer:
     if model.calibration is None:
         return Answer(map_back(plane, size))
     # As in the scanner: the score comes from the map as the network made it.
-    value = score(evidence(plane), model.calibration)
+    value = score(evidence(levels(plane)), model.calibration)
     return Answer(map_back(plane, size), value, verdict(value, model.calibration) == "spliced")
 
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from mag_rt import Scanner, bundle
+from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle, Calibration
 from mag_rt.findings import score
 from mag_rt.pictures import Normalisation, pad, shrink
@@ -64,7 +65,7 @@ def export(run: Path, out: Path, data: Path | None, weights_licence: str) -> Bun
     )
     bundle.save(draft, out)
     with Scanner(out) as scanner:
-        difference = _disagreement(annotator, scanner, photos)
+        difference = _disagreement(annotator, scanner.bundle, photos)
         calibration, facts = calibrate(scanner, photos, config.seed)
     finished = replace(
         draft, calibration=calibration, training={**_facts(config, state), "torch_difference": difference, **facts}
@@ -100,14 +101,14 @@ def to_onnx(annotator: Annotator) -> bytes:
     return program.model_proto.SerializeToString()
 
 
-def _disagreement(annotator: Annotator, scanner: Scanner, photos: list[Photo]) -> float:
+def _disagreement(annotator: Annotator, written: Bundle, photos: list[Photo]) -> float:
     """The largest difference of any probability between torch and the bundle on a few photos."""
-    largest = 0.0
+    largest, backend = 0.0, OnnxRuntimeBackend(written)
     for photo in photos[:4]:
-        image = scanner.bundle.normalisation([pad(shrink(photo.read()[0], MAX_SIDE), scanner.bundle.multiple)])
+        image = written.normalisation([pad(shrink(photo.read()[0], MAX_SIDE), written.multiple)])
         with torch.no_grad():
             expected = annotator(torch.from_numpy(image)).numpy()
-        largest = max(largest, float(np.abs(scanner.backend(image) - expected).max()))
+        largest = max(largest, float(np.abs(backend(image) - expected).max()))
     if not largest <= LARGEST_DIFFERENCE:
         raise RunError(f"ONNX Runtime differs from torch by {largest:.2g}; {LARGEST_DIFFERENCE} is allowed")
     return largest

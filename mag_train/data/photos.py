@@ -57,7 +57,7 @@ class Photo:
 def read_picture(path: Path) -> NDArray[np.uint8]:
     """The picture in a file, H x W x 3 BGR. Raises PictureError, naming the file, or OSError."""
     try:
-        return decode(path.read_bytes())
+        return decode(path.read_bytes()).picture
     except PictureError as error:
         raise PictureError(error.kind, f"{path}: {error}") from None
 

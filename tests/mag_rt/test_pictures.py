@@ -1,11 +1,13 @@
 """Decoding refuses what is no picture, and nothing is ever enlarged or stretched."""
 
 import struct
+import zlib
 
 import cv2
 import numpy as np
 import pytest
 
+from mag_rt import pictures
 from mag_rt.errors import PictureError
 from mag_rt.pictures import Normalisation, decode, map_back, pad, shrink
 from tests.conftest import grey_with_red_box
@@ -19,7 +21,7 @@ def encoded(picture: np.ndarray, suffix: str) -> bytes:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".bmp"])
 def test_decodes_every_promised_format(suffix: str) -> None:
-    picture = decode(encoded(SCENE, suffix))
+    picture = decode(encoded(SCENE, suffix)).picture
     assert picture.shape == SCENE.shape and picture.dtype == np.uint8
     assert np.abs(picture.astype(int) - SCENE).mean() < 3
 
@@ -36,20 +38,20 @@ def test_a_jpeg_cut_off_behind_a_whole_thumbnail_is_truncated() -> None:
     data = encoded(SCENE, ".jpg")
     thumbnail = encoded(SCENE[:16, :16], ".jpg")
     with_thumbnail = data[:2] + b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + data[2:]
-    assert decode(with_thumbnail).shape == SCENE.shape
+    assert decode(with_thumbnail).picture.shape == SCENE.shape
     with pytest.raises(PictureError) as caught:
         decode(with_thumbnail[:-40])
     assert caught.value.kind == "truncated"
 
 
 def test_bytes_behind_the_end_of_a_jpeg_are_no_damage() -> None:
-    assert decode(encoded(SCENE, ".jpg") + b"trailing bytes of a phone").shape == SCENE.shape
+    assert decode(encoded(SCENE, ".jpg") + b"trailing bytes of a phone").picture.shape == SCENE.shape
 
 
 def test_fill_bytes_and_an_appendix_are_no_damage() -> None:
     jpeg, png = encoded(SCENE, ".jpg"), encoded(SCENE, ".png")
-    assert decode(jpeg[:2] + b"\xff\xff" + jpeg[2:]).shape == SCENE.shape
-    assert decode(png + b"x" * 10000).shape == SCENE.shape
+    assert decode(jpeg[:2] + b"\xff\xff" + jpeg[2:]).picture.shape == SCENE.shape
+    assert decode(png + b"x" * 10000).picture.shape == SCENE.shape
 
 
 @pytest.mark.parametrize(
@@ -64,8 +66,8 @@ def test_says_what_is_wrong(data: bytes, kind: str) -> None:
 def test_grey_and_16_bit_become_8_bit_colour() -> None:
     grey = cv2.cvtColor(SCENE, cv2.COLOR_BGR2GRAY)
     expected = np.repeat(grey[..., None], 3, axis=2)
-    assert np.array_equal(decode(encoded(grey, ".png")), expected)
-    assert np.abs(decode(encoded(grey.astype(np.uint16) * 257, ".png")).astype(int) - expected).max() <= 1
+    assert np.array_equal(decode(encoded(grey, ".png")).picture, expected)
+    assert np.abs(decode(encoded(grey.astype(np.uint16) * 257, ".png")).picture.astype(int) - expected).max() <= 1
 
 
 def exif_with_orientation(orientation: int) -> bytes:
@@ -76,8 +78,8 @@ def exif_with_orientation(orientation: int) -> bytes:
 
 def test_exif_orientation_is_applied() -> None:
     data = encoded(SCENE, ".jpg")
-    upright = decode(data)
-    turned = decode(data[:2] + exif_with_orientation(6) + data[2:])
+    upright = decode(data).picture
+    turned = decode(data[:2] + exif_with_orientation(6) + data[2:]).picture
     assert np.array_equal(turned, cv2.rotate(upright, cv2.ROTATE_90_CLOCKWISE))
 
 
@@ -106,3 +108,37 @@ def test_map_back_keeps_a_map_that_was_not_shrunk() -> None:
     plane = np.random.default_rng(0).random((7, 9), dtype=np.float32)
     assert map_back(plane, (7, 9)) is plane
     assert map_back(plane, (70, 90)).shape == (70, 90)
+
+
+@pytest.mark.parametrize(
+    ("enough", "shape"), [(None, (601, 903)), (500, (601, 903)), (450, (301, 452)), (100, (76, 113))]
+)
+def test_a_jpeg_is_decoded_no_larger_than_needed(enough: int | None, shape: tuple[int, int]) -> None:
+    data = encoded(cv2.resize(SCENE, (903, 601)), ".jpg")
+    decoded = decode(data, enough)
+    assert decoded.size == (601, 903) and decoded.picture.shape[:2] == shape
+
+
+def test_a_turned_jpeg_decoded_smaller_keeps_the_size_that_a_viewer_shows() -> None:
+    data = encoded(cv2.resize(SCENE, (903, 601)), ".jpg")
+    decoded = decode(data[:2] + exif_with_orientation(6) + data[2:], 100)
+    assert decoded.size == (903, 601) and decoded.picture.shape[:2] == (113, 76)
+
+
+def test_other_formats_are_decoded_whole() -> None:
+    assert decode(encoded(SCENE, ".png"), 8).picture.shape == SCENE.shape
+
+
+def test_a_file_that_claims_more_than_the_limit_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bomb: a few hundred bytes that would take gigabytes."""
+    bomb = bytearray(encoded(np.zeros((8, 8, 3), np.uint8), ".png"))
+    bomb[16:24] = (30000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bytes(bomb[12:29])).to_bytes(4, "big")
+    with pytest.raises(PictureError, match="claims") as refused:
+        decode(bytes(bomb))
+    assert refused.value.kind == "too-large"
+    monkeypatch.setattr(pictures, "MOST_PIXELS", SCENE.shape[0] * SCENE.shape[1] - 1)
+    data = encoded(SCENE, ".jpg")
+    with pytest.raises(PictureError, match="megapixels"):
+        decode(data)
+    assert decode(data, max(SCENE.shape) // 2).size == SCENE.shape[:2]  # few enough when decoded at a half

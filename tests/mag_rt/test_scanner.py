@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from mag_rt import Scanner
-from mag_rt.scanner import WINDOW
 from tests.conftest import grey_with_red_box, save
 
 
@@ -47,6 +46,26 @@ def test_max_side_can_be_chosen(red_model: Path) -> None:
     assert probability is not None and probability[301:310, 401:410].min() > 0.99
 
 
+def test_tiles_keep_a_large_picture_at_its_own_resolution(red_model: Path) -> None:
+    picture = grey_with_red_box(600, 1000, (401, 301, 40, 30))
+    with Scanner(red_model, tiles=True) as scanner:
+        finding = scanner.scan_image(picture)
+    assert np.array_equal(finding.mask, picture[..., 2])
+    assert [region.bbox for region in finding.regions] == [(401, 301, 40, 30)]
+
+
+def test_a_large_jpeg_is_decoded_smaller_and_everything_is_said_of_its_own_size(
+    scanner: Scanner, tmp_path: Path
+) -> None:
+    path = save(tmp_path / "large.jpg", grey_with_red_box(1201, 1602, (400, 300, 400, 200)))  # max_side is 256
+    (finding,) = scanner.scan([path])
+    assert (finding.width, finding.height) == (1602, 1201)
+    assert finding.picture is not None and finding.picture.shape == (301, 401, 3)
+    assert finding.mask is not None and finding.mask.shape == (1201, 1602)
+    (region,) = finding.regions
+    assert np.abs(np.array(region.bbox) - (400, 300, 400, 200)).max() <= 8
+
+
 def test_nothing_suspicious(scanner: Scanner) -> None:
     finding = scanner.scan_image(grey_with_red_box(64, 64))
     assert finding.verdict == "authentic" and finding.regions == [] and finding.error is None
@@ -54,7 +73,7 @@ def test_nothing_suspicious(scanner: Scanner) -> None:
 
 def test_pictures_of_many_shapes_keep_their_order(scanner: Scanner) -> None:
     rng = np.random.default_rng(0)
-    sizes = [tuple(int(side) for side in rng.integers(1, 200, 2)) for _ in range(3 * WINDOW + 1)]
+    sizes = [tuple(int(side) for side in rng.integers(1, 200, 2)) for _ in range(25)]
     pictures = [grey_with_red_box(h, w, (0, 0, w // 2, h // 2)) for h, w in sizes]
     findings = scanner.scan_images(pictures)
     assert [(finding.height, finding.width) for finding in findings] == sizes
@@ -65,13 +84,11 @@ def test_pictures_of_many_shapes_keep_their_order(scanner: Scanner) -> None:
 
 def test_files_come_in_source_order_with_their_hash_and_errors_in_their_place(scanner: Scanner, tmp_path: Path) -> None:
     folder = tmp_path / "in"
-    for index in range(2 * WINDOW):
+    for index in range(16):
         save(folder / f"{index:02d}.png", grey_with_red_box(20 + index, 30))
     (folder / "05.png").write_bytes(b"not a picture")
     findings = list(scanner.scan([folder]))
-    assert [Path(finding.source or "").name for finding in findings] == [
-        f"{index:02d}.png" for index in range(2 * WINDOW)
-    ]
+    assert [Path(finding.source or "").name for finding in findings] == [f"{index:02d}.png" for index in range(16)]
     for index, finding in enumerate(findings):
         if index == 5:
             assert finding.error is not None and finding.error.type == "not-a-picture"
@@ -101,11 +118,11 @@ def test_a_pipe_is_unreadable_and_nobody_waits_for_it(scanner: Scanner, tmp_path
 
 
 def test_scanning_is_lazy(scanner: Scanner, tmp_path: Path) -> None:
-    for index in range(20 * WINDOW):
+    for index in range(160):
         save(tmp_path / "in" / f"{index:03d}.png", grey_with_red_box(8, 8))
     findings = scanner.scan([tmp_path / "in"])
     next(findings)
-    (tmp_path / "in" / f"{20 * WINDOW - 1:03d}.png").unlink()  # far ahead of what was asked for
+    (tmp_path / "in" / f"{159:03d}.png").unlink()  # far ahead of what was asked for
     *_, last = findings
     assert last.error is not None
 

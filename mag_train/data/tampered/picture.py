@@ -73,7 +73,7 @@ class Tampered:
 
     def read(self) -> tuple[Picture, Truth]:
         """The picture, H x W x 3 BGR, and its truth. Raises PictureError, OSError (the picture) or TruthError."""
-        picture = decode(self.image.read_bytes())
+        picture = decode(self.image.read_bytes()).picture
         size = (picture.shape[0], picture.shape[1])
         if self.mask is None:
             return picture, Truth(np.zeros(size, bool))
@@ -95,7 +95,7 @@ def mask_pixels(path: Path) -> NDArray[np.uint8]:
     except OSError:
         raise TruthError("mask missing", f"{path}: no such mask") from None
     try:
-        return _array_pixels(path) if path.suffix == ".npz" else decode(data)
+        return _array_pixels(path) if path.suffix == ".npz" else decode(data).picture
     except Exception as error:  # numpy raises whatever zip, zlib and its header's parser do
         raise TruthError("mask unreadable", f"{path}: {error}") from None
 

@@ -1,0 +1,131 @@
+"""From pictures to readings: what a scan asks of the machine that it runs on, and how a CPU answers."""
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mag_rt.backends import Backend
+from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
+from mag_rt.bundle import Bundle
+from mag_rt.findings import Counts, Reading, count, read
+from mag_rt.pictures import Picture, as_grey, map_back, pad, shrink
+
+OVERLAP = 128
+"""Pixels that neighbouring tiles share: the network sees about that far."""
+
+MOST_THREADS = 4
+"""Pictures read at the same time: each takes memory; further cores help with each picture."""
+
+Map = NDArray[np.float32]
+
+
+class Reader(Protocol):
+    """A bundle on a machine."""
+
+    name: str
+    version: str
+    """Of the library that runs the network."""
+    precision: str
+    threads: int
+    """Threads that may call it at the same time."""
+    batch: int
+    """Pictures that it likes to get in one call."""
+
+    def __call__(self, pictures: Sequence[Picture], sizes: Sequence[tuple[int, int]]) -> list[Reading]:
+        """The reading of each picture, H x W x 3 BGR as decoded. sizes: height and width that its mask is to have."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds; calling it again does nothing."""
+        ...
+
+
+class HostReader:
+    """A reader on the CPU: a picture at a time in each of `threads` threads, everything around the network by OpenCV.
+
+    `max_side`: pictures with a longer side are shrunk to it, pixels; with `tiles` they are read in overlapping tiles of
+    that side instead, at the picture's own resolution.
+    """
+
+    batch = 1
+
+    def __init__(self, backend: Backend, bundle: Bundle, max_side: int, tiles: bool, threads: int) -> None:
+        self.name, self.version, self.precision = backend.name, backend.version, "float32"
+        self.threads = threads
+        self._backend, self._bundle, self._tiles = backend, bundle, tiles
+        self._side = max_side if not tiles else max(bundle.multiple, max_side // bundle.multiple * bundle.multiple)
+
+    def __call__(self, pictures: Sequence[Picture], sizes: Sequence[tuple[int, int]]) -> list[Reading]:
+        return [self._read(picture, size) for picture, size in zip(pictures, sizes, strict=True)]
+
+    def close(self) -> None:
+        self._backend.close()
+
+    def _read(self, picture: Picture, size: tuple[int, int]) -> Reading:
+        threshold = self._bundle.mask_threshold
+        if self._tiles and max(picture.shape[:2]) > self._side:
+            mask, counts = self._read_tiles(picture)
+        else:
+            maps = self._annotate(shrink(picture, self._side))
+            mask = as_grey(map_back(maps[0], size))
+            counts = count(maps, mask, threshold)
+        return read(mask, counts, threshold, self._bundle.classes)
+
+    def _annotate(self, picture: Picture) -> Map:
+        """The annotation maps of a picture, (2+K) x H x W."""
+        height, width = picture.shape[:2]
+        image = self._bundle.normalisation([pad(picture, self._bundle.multiple)])
+        return self._backend(image)[0, :, :height, :width]
+
+    def _read_tiles(self, picture: Picture) -> tuple[NDArray[np.uint8], Counts]:
+        """Mask and counts of a picture read in tiles; one row of tiles is held in memory at a time."""
+        height, width = picture.shape[:2]
+        mask = np.empty((height, width), np.uint8)
+        likely = np.zeros(len(self._bundle.classes))
+        rows, columns = list(tiling(height, self._side)), list(tiling(width, self._side))
+        left_over = np.zeros((0, width), np.float32)
+        for (top, row_weights), below in zip(rows, [*(start for start, _ in rows[1:]), height], strict=True):
+            band = np.zeros((len(row_weights), width), np.float32)
+            for left, column_weights in columns:
+                window = np.s_[top : top + len(row_weights), left : left + len(column_weights)]
+                maps = self._annotate(picture[window])
+                weights = row_weights[:, None] * column_weights
+                band[:, window[1]] += maps[0] * weights
+                likely += [cv2.sumElems(weights * (plane >= 0.5))[0] for plane in maps[2:]]
+            band[: len(left_over)] += left_over
+            mask[top:below] = as_grey(band[: below - top])
+            left_over = band[below - top :]
+        counts = count(mask[None] / np.float32(255), mask, self._bundle.mask_threshold)
+        return mask, Counts(counts.levels, likely.round().astype(int), counts.suspicious, counts.box)
+
+
+def open_reader(bundle: Bundle, max_side: int, tiles: bool) -> Reader:
+    """The best reader of a bundle here."""
+    threads = min(os.cpu_count() or 1, MOST_THREADS)
+    return HostReader(OnnxRuntimeBackend(bundle), bundle, max_side, tiles, threads)
+
+
+def tiling(length: int, side: int) -> Iterator[tuple[int, Map]]:
+    """Where tiles of a side begin along an axis, evenly spread, and each one's weights along it.
+
+    In the middle of what two neighbours share one fades out as the other fades in, over `OVERLAP` pixels (a quarter of
+    the side where tiles are small); everywhere the weights of all tiles sum to 1.
+    """
+    side = min(side, length)
+    overlap = min(OVERLAP, side // 4)
+    number = 1 if length == side else 1 - (side - length) // (side - overlap)
+    starts = [round(index * (length - side) / max(1, number - 1)) for index in range(number)]
+    seams = [(before + side + after) / 2 for before, after in pairwise(starts)]
+    for start, fades_in, fades_out in zip(starts, [None, *seams], [*seams, None], strict=True):
+        pixels = np.arange(start, start + side, dtype=np.float32) + 0.5
+        weights = np.ones(side, np.float32)
+        if fades_in is not None:
+            weights *= np.clip((pixels - fades_in) / overlap + 0.5, 0, 1)
+        if fades_out is not None:
+            weights *= np.clip((fades_out - pixels) / overlap + 0.5, 0, 1)
+        yield start, weights

@@ -1,0 +1,106 @@
+"""The float16 network for strongly typed engines, made from a bundle's float32 one."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+
+_FLOAT32_INPUTS = {"Resize": (2,)}
+"""Inputs that an operator wants in float32 whatever its others are: the scales."""
+_SMALLEST_SUM = 1e-4
+"""Of a filter, relative to its size; what is below sums to zero."""
+
+
+def half(network: bytes) -> bytes:
+    """The network in float16, weights included: image float32 in, annotation float16 out, shapes as they were.
+
+    What stays float32 is a convolution with filters that sum to zero, and what stands before it: a high-pass tells
+    differences far below a grey level, and the float16 step near 1 is a sixteenth of one. Casts stand where the two
+    meet and nowhere else: for the `edge` network that makes two, of the picture and of its noise residual.
+
+    Raises ValueError when a weight does not fit into float16 or the network has types that this does not know.
+    """
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(network), strict_mode=True)
+    graph = model.graph
+    exact = _exact_nodes(graph)
+    _convert(graph, exact)
+    del graph.value_info[:]
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ValueError(f"the network cannot be made float16: {str(error).splitlines()[0]}") from None
+    return model.SerializeToString()
+
+
+def _exact_nodes(graph: GraphProto) -> set[str]:
+    """The nodes that stay float32, by their first output: convolutions that sum to zero and all that leads to them."""
+    weights = {each.name: each for each in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
+    waiting = [
+        node
+        for node in graph.node
+        if node.op_type == "Conv" and node.input[1] in weights and _sums_to_zero(weights[node.input[1]])
+    ]
+    exact = set()
+    while waiting:
+        node = waiting.pop()
+        exact.add(node.output[0])
+        waiting += [producers[name] for name in node.input if name in producers]
+    return exact
+
+
+def _sums_to_zero(weight: TensorProto) -> bool:
+    filters: NDArray[np.float64] = numpy_helper.to_array(weight).astype(np.float64)
+    taps = tuple(range(2, filters.ndim))
+    return bool((abs(filters.sum(taps)) <= _SMALLEST_SUM * abs(filters).sum(taps)).all())
+
+
+def _convert(graph: GraphProto, exact: set[str]) -> None:
+    """Turn every node but the exact ones, and what they read, to float16."""
+    weights = {each.name: each for each in graph.initializer if each.data_type == TensorProto.FLOAT}
+    halves: dict[str, str] = {}
+    floats = {each.name for each in graph.input if each.type.tensor_type.elem_type == TensorProto.FLOAT}
+    floats |= {name for node in graph.node if node.output[0] in exact for name in node.output}
+    nodes = []
+    for node in graph.node:
+        if node.output[0] not in exact:
+            for position, name in _float_inputs(node, floats | set(weights)):
+                if name not in halves:
+                    halves[name] = f"{name}_half"
+                    if name in weights:
+                        graph.initializer.append(_rounded(weights[name], halves[name]))
+                    else:
+                        nodes.append(
+                            helper.make_node(
+                                "Cast", [name], [halves[name]], name=f"cast_{name}", to=TensorProto.FLOAT16
+                            )
+                        )
+                node.input[position] = halves[name]
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _drop_unused(graph)
+    for output in graph.output:
+        output.type.tensor_type.elem_type = TensorProto.FLOAT16
+
+
+def _float_inputs(node: NodeProto, floats: set[str]) -> Iterator[tuple[int, str]]:
+    for position, name in enumerate(node.input):
+        if name in floats and position not in _FLOAT32_INPUTS.get(node.op_type, ()):
+            yield position, name
+
+
+def _rounded(weight: TensorProto, name: str) -> TensorProto:
+    values = numpy_helper.to_array(weight)
+    if not (abs(values) <= np.finfo(np.float16).max).all():
+        raise ValueError(f"{weight.name} holds {abs(values).max():g}, which float16 does not reach")
+    return numpy_helper.from_array(values.astype(np.float16), name)
+
+
+def _drop_unused(graph: GraphProto) -> None:
+    used = {name for node in graph.node for name in node.input}
+    kept = [each for each in graph.initializer if each.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)

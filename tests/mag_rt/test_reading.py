@@ -1,0 +1,74 @@
+"""Large pictures in tiles: every pixel is read, and no seam shows."""
+
+import numpy as np
+import pytest
+
+from mag_rt.bundle import Bundle
+from mag_rt.findings import Reading
+from mag_rt.reading import HostReader, tiling
+
+
+class Patterned:
+    """A backend whose map is what is drawn into the picture's red channel, and whose dogs are where green is bright.
+
+    With `frame` it errs near the border of what it is shown, as a network does that lacks the pixels beyond.
+    """
+
+    name, version = "patterned", "1"
+
+    def __init__(self, frame: int = 0) -> None:
+        self.frame = frame
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.shapes.append(images.shape)
+        annotation = np.zeros((1, 12, *images.shape[2:]), np.float32)
+        annotation[:, 0] = (images[:, 0] + 1) / 2
+        annotation[:, 9] = images[:, 1] > 0
+        if self.frame:
+            inner = np.zeros(images.shape[2:], bool)
+            inner[self.frame : -self.frame, self.frame : -self.frame] = True
+            annotation[0, 0][~inner] = 1
+        return annotation
+
+    def close(self) -> None: ...
+
+
+def read(backend: Patterned, bundle: Bundle, picture: np.ndarray, side: int = 256) -> Reading:
+    (reading,) = HostReader(backend, bundle, side, True, 1)([picture], [picture.shape[:2]])
+    return reading
+
+
+@pytest.mark.parametrize("length", [1, 31, 256, 257, 300, 447, 448, 449, 700, 1023, 5000])
+@pytest.mark.parametrize("side", [32, 96, 256, 1024])
+def test_the_weights_of_all_tiles_sum_to_one_everywhere(length: int, side: int) -> None:
+    total = np.zeros(length)
+    for start, weights in tiling(length, side):
+        assert start >= 0 and start + len(weights) <= length and weights.min() >= 0
+        total[start : start + len(weights)] += weights
+    np.testing.assert_allclose(total, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(700, 900), (257, 256), (256, 1000), (1000, 40), (300, 300)])
+def test_what_is_read_in_tiles_is_what_is_there(red_bundle: Bundle, shape: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    backend = Patterned()
+    reading = read(backend, red_bundle, picture)
+    assert np.abs(reading.mask.astype(int) - picture[..., 2]).max() <= 1
+    (dogs,) = reading.objects
+    assert dogs.area_fraction == pytest.approx((picture[..., 1] > 127).mean(), abs=1e-4)
+    assert {side % 32 for shape in backend.shapes for side in shape[2:]} == {0}
+    assert max(max(shape[2:]) for shape in backend.shapes) <= 256
+
+
+def test_seams_do_not_show_where_a_tile_errs_at_its_border(red_bundle: Bundle) -> None:
+    """The outer 16 pixels of a tile count for nothing where a neighbour sees further."""
+    picture = np.zeros((800, 800, 3), np.uint8)
+    reading = read(Patterned(frame=16), red_bundle, picture, side=512)
+    assert not reading.mask[16:-16, 16:-16].any() and reading.mask[:16].all()
+
+
+def test_a_small_picture_needs_no_tiles(red_bundle: Bundle) -> None:
+    backend = Patterned()
+    read(backend, red_bundle, np.zeros((256, 200, 3), np.uint8))
+    assert backend.shapes == [(1, 3, 256, 224)]
