@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
@@ -24,6 +25,7 @@ from mag_rt.pipeline import ahead
 from mag_rt.sinks.images import ImageSink
 from mag_rt.sinks.jsonl import SCHEMA, JsonlSink
 from mag_rt.sources import Frame, find
+from mag_rt.video import Sampling, Segment, expected, is_video, segments, silence_decoder
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 errors = Console(stderr=True)
@@ -62,7 +64,9 @@ def magrt(
 
 @app.command()
 def scan(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Pictures, folders (recursive) or globs.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Pictures, videos, folders (recursive) or globs.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results go; sources are never touched.")],
     model: Annotated[
         Path | None, typer.Option(metavar="BUNDLE", help="Folder or zip of another annotator than the one that ships.")
@@ -71,24 +75,42 @@ def scan(
         int | None,
         typer.Option(min=32, metavar="PIXELS", help="Shrink pictures with a longer side to it. [model's own]"),
     ] = None,
+    tiles: Annotated[
+        bool, typer.Option("--tiles", help="Read larger pictures in tiles of that side, at their own resolution.")
+    ] = False,
+    every: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of a video, look at each N-th frame.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(min=0.001, metavar="F", help="Of a video, look at F frames of each second. [1]")
+    ] = None,
     fail_on: Annotated[FailOn | None, typer.Option(help="Exit with status 10 when a picture has this verdict.")] = None,
 ) -> None:
-    """Localise splices in pictures.
+    """Localise splices in pictures and video frames.
 
-    Writes findings.jsonl (one line for each picture, in source order), masks/, overlays/ and run.json to DIR and prints
-    the most suspicious pictures first.
+    Writes findings.jsonl (one line for each picture or frame, in source order), masks/, overlays/ and run.json to DIR
+    and prints the most suspicious pictures first.
 
     Exit status: 0 all scanned; 3 finished, some sources unreadable; 2 usage or model error, no such source, nothing to
     scan; 4 results could not be written; 10 with --fail-on spliced when a picture is; 130 interrupted.
     """
+    if every and fps:
+        raise typer.BadParameter("give one of them", param_hint="--every and --fps")
+    sampling = Sampling(every, None if every else fps or 1.0)
     silence_decoders()
+    silence_decoder()
     begun, started = time.perf_counter(), datetime.now(timezone.utc)
     findings: list[Finding] = []
     try:
         frames = find(sources, exclude=out)
-        with Scanner(model, max_side=max_side) as scanner:
+        with Scanner(model, max_side=max_side, tiles=tiles, sampling=sampling) as scanner:
             _scan_into(out, scanner, frames, findings)
-            options = {"sources": sources, "max_side": scanner.max_side, "fail_on": fail_on and fail_on.value}
+            options = {
+                "sources": sources,
+                "max_side": scanner.max_side,
+                "tiles": tiles,
+                "every": sampling.every,
+                "fps": sampling.fps,
+                "fail_on": fail_on and fail_on.value,
+            }
             _write_run(out, scanner, findings, options, started, time.perf_counter() - begun)
     except MagrtError as error:
         _stop(str(error), UNUSABLE)
@@ -112,13 +134,17 @@ def _scan_into(out: Path, scanner: Scanner, frames: list[Frame], findings: list[
 
     with (
         closing(JsonlSink(out)) as lines,
-        _progress(len(frames)) as advance,
+        _progress(sum(_pictures_in(frame, scanner.sampling) for frame in frames)) as advance,
         closing(ahead(draw, scanner.scan_frames(frames), DRAWN_AHEAD, DRAWING_THREADS)) as drawn,
     ):
         for finding, paths in drawn:
             lines.write(finding, *paths)
             findings.append(finding)
             advance()
+
+
+def _pictures_in(frame: Frame, sampling: Sampling) -> int:
+    return expected(frame.source, sampling) if frame.source and is_video(frame.source) else 1
 
 
 def _stop(message: str, status: int) -> NoReturn:
@@ -154,6 +180,7 @@ def _write_run(
         "backend": scanner.reader.name,
         "options": options,
         "counts": {"pictures": len(findings), **_counts(findings)},
+        "segments": [_segment_as_json(segment, out) for segment in segments(findings)],
         "timings": {
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),
@@ -163,6 +190,11 @@ def _write_run(
     partial = out / "run.json.partial"
     partial.write_text(json.dumps(run, indent=2) + "\n", encoding="ascii")
     os.replace(partial, out / "run.json")
+
+
+def _segment_as_json(segment: Segment, out: Path) -> dict[str, Any]:
+    rounded = {name: round(value, 4) for name, value in asdict(segment).items() if name != "source"}
+    return {"source": os.path.relpath(segment.source, out), **rounded}
 
 
 VERDICT_STYLES = {"spliced": "bold red", "inconclusive": "yellow", "authentic": "green"}
@@ -185,10 +217,15 @@ def _summarise(findings: list[Finding], out: Path, seconds: float) -> None:
                 str(len(finding.regions)),
                 f"{area:.1%}",
             )
-            table.add_row(*cells, escape(_printable(finding.source)))
+            at = "" if finding.time_s is None else f" at {_clock(finding.time_s)}"
+            table.add_row(*cells, escape(_printable(finding.source) + at))
         terminal.print(table)
         if len(ranked) > SHOWN:
             terminal.print(f"... and {len(ranked) - SHOWN} less suspicious", highlight=False)
+    for segment in segments(findings):
+        stretch = f"{_clock(segment.from_s)} to {_clock(segment.to_s)}"
+        peak = f"most suspicious at {_clock(segment.peak_s)} ({segment.peak_score:.2f})"
+        terminal.print(f"{_printable(segment.source)}: {stretch} spliced, {peak}", markup=False, highlight=False)
     for finding in findings:
         if finding.error:
             line = f"unreadable: {_printable(finding.source)}: {finding.error.message}"
@@ -198,6 +235,12 @@ def _summarise(findings: list[Finding], out: Path, seconds: float) -> None:
     terminal.print(
         f"{counts} in {seconds:.1f} s ({rate:.1f} pictures/s); results in {out}", markup=False, highlight=False
     )
+
+
+def _clock(seconds: float) -> str:
+    """Minutes, seconds and tenths."""
+    minutes, rest = divmod(round(seconds, 1), 60)
+    return f"{minutes:.0f}:{rest:04.1f}"
 
 
 def _printable(path: str | None) -> str:

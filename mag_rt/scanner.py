@@ -18,6 +18,7 @@ from mag_rt.pictures import Decoded, Picture, decode
 from mag_rt.pipeline import ahead, windows
 from mag_rt.reading import Reader, open_reader
 from mag_rt.sources import Frame, find
+from mag_rt.video import ONE_A_SECOND, Sampling, is_video, shots
 
 DECODED_AHEAD = 2
 """Pictures that wait, decoded, for each one that is being read."""
@@ -38,7 +39,7 @@ class Scanner:
 
     `bundle`: folder or zip of the annotator, the one that ships when None. `max_side`: pictures with a longer side are
     shrunk to it, pixels; the bundle's own default when None. `tiles`: larger pictures are read in tiles of that side
-    instead, at their own resolution.
+    instead, at their own resolution. `sampling`: which frames of a video are looked at.
 
     A scanner belongs to one thread at a time. Use it in a `with` statement, or call `close`.
 
@@ -46,13 +47,18 @@ class Scanner:
     """
 
     def __init__(
-        self, bundle: str | os.PathLike[str] | None = None, *, max_side: int | None = None, tiles: bool = False
+        self,
+        bundle: str | os.PathLike[str] | None = None,
+        *,
+        max_side: int | None = None,
+        tiles: bool = False,
+        sampling: Sampling = ONE_A_SECOND,
     ) -> None:
         self.bundle = bundles.load(bundles.bundled() if bundle is None else Path(bundle))
         self.max_side = self.bundle.max_side if max_side is None else max_side
         if self.max_side < 1:
             raise ValueError(f"max_side must be positive, not {max_side}")
-        self.tiles = tiles
+        self.tiles, self.sampling = tiles, sampling
         self.reader: Reader = open_reader(self.bundle, self.max_side, tiles)
 
     def __enter__(self) -> "Scanner":
@@ -68,7 +74,7 @@ class Scanner:
         self.reader.close()
 
     def scan(self, sources: Iterable[str | os.PathLike[str]]) -> Iterator[Finding]:
-        """Findings for every picture in `sources` (files, folders, globs), in source order.
+        """Findings for every picture and video frame in `sources` (files, folders, globs), in source order.
 
         A generator with bounded memory: a few pictures are decoded ahead. A file that cannot be read gives a finding
         with an `error` and the scan goes on.
@@ -81,8 +87,16 @@ class Scanner:
         """As `scan`, for frames that `mag_rt.sources.find` has found already."""
         enough = None if self.tiles else self.max_side
         at_once = self.reader.threads * self.reader.batch
-        loaded = ahead(partial(_load, enough=enough), frames, DECODED_AHEAD * at_once, self.reader.threads)
-        return self._examined(loaded)
+        load = partial(_load, enough=enough)
+        return self._examined(ahead(load, self._opened(frames), DECODED_AHEAD * at_once, self.reader.threads))
+
+    def _opened(self, frames: Iterable[Frame]) -> Iterator[Frame | _Loaded]:
+        """Pictures as they are; videos as their frames, which cannot be decoded but one after the other."""
+        for frame in frames:
+            if frame.source and is_video(frame.source):
+                yield from _video(frame.source, self.sampling)
+            else:
+                yield frame
 
     def scan_images(self, images: Sequence[NDArray[np.uint8]]) -> list[Finding]:
         """Findings for pictures in memory, H x W x 3 BGR or H x W grey, uint8, in their order.
@@ -125,20 +139,46 @@ class Scanner:
         )
 
 
-def _load(frame: Frame, enough: int | None) -> _Loaded:
+def _video(source: str, sampling: Sampling) -> Iterator[_Loaded]:
+    """The frames of a video; behind them, where it could not be read to its end, the reason why."""
+    digest = None
+    try:
+        hashed = hashlib.sha256()
+        with _regular(source).open("rb") as file:
+            while block := file.read(1 << 20):
+                hashed.update(block)
+        digest = hashed.hexdigest()
+        for shot in shots(source, sampling):
+            frame = Frame(source, shot.index, round(shot.time_s, 3))
+            yield _Loaded(frame, digest, Decoded(shot.picture, shot.picture.shape[:2]))
+    except (PictureError, OSError) as error:
+        yield _Loaded(Frame(source), digest, failure=_failure(error))
+
+
+def _load(frame: Frame | _Loaded, enough: int | None) -> _Loaded:
+    if isinstance(frame, _Loaded):
+        return frame
     assert frame.source is not None
     digest = None
-    path = Path(frame.source)
     try:
-        if path.exists() and not path.is_file():
-            return _Loaded(frame, failure=Failure("unreadable", "not a regular file"))  # a pipe would wait forever
-        data = path.read_bytes()
+        data = _regular(frame.source).read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         return _Loaded(frame, digest, decode(data, enough))
-    except PictureError as error:
-        return _Loaded(frame, digest, failure=Failure(error.kind, str(error)))
-    except (OSError, MemoryError) as error:
-        return _Loaded(frame, digest, failure=Failure("unreadable", getattr(error, "strerror", None) or str(error)))
+    except (PictureError, OSError, MemoryError) as error:
+        return _Loaded(frame, digest, failure=_failure(error))
+
+
+def _regular(source: str) -> Path:
+    path = Path(source)
+    if path.exists() and not path.is_file():
+        raise PictureError("unreadable", "not a regular file")  # a pipe would wait forever
+    return path
+
+
+def _failure(error: PictureError | OSError | MemoryError) -> Failure:
+    if isinstance(error, PictureError):
+        return Failure(error.kind, str(error))
+    return Failure("unreadable", getattr(error, "strerror", None) or str(error))
 
 
 def _failed(loaded: _Loaded) -> Finding:

@@ -1,4 +1,4 @@
-"""From what the user names (files, folders, globs) to the pictures to scan, in a stable order."""
+"""From what the user names (files, folders, globs) to the pictures and videos to scan, in a stable order."""
 
 import glob
 import os
@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mag_rt import pictures, video
 from mag_rt.errors import SourceError
-from mag_rt.pictures import SUFFIXES
+
+SUFFIXES = pictures.SUFFIXES | video.SUFFIXES
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture to scan: a file, or a frame of a video."""
+    """A file to scan, a frame of a video, or a picture in memory."""
 
     source: str | None
     """The path as the user would write it; None for a picture in memory."""
@@ -23,7 +25,7 @@ class Frame:
 
 
 def find(sources: Iterable[str | os.PathLike[str]], exclude: Path | None = None) -> list[Frame]:
-    """The pictures that `sources` name, each once: sources in the order given, folders walked recursively by name.
+    """The pictures and videos that `sources` name, each once, in the order given; folders are walked by name.
 
     A file that is named is taken whatever its suffix; in folders only `SUFFIXES` count, symbolic links to folders are
     not followed, and nothing below `exclude` (the results of a scan) is taken.
@@ -38,7 +40,7 @@ def find(sources: Iterable[str | os.PathLike[str]], exclude: Path | None = None)
             if excluded is None or not absolute.startswith(excluded):
                 found.setdefault(absolute, Frame(path))
     if not found:
-        raise SourceError("nothing to scan: no JPEG, PNG, WebP, TIFF or BMP in " + ", ".join(map(str, sources)))
+        raise SourceError("nothing to scan: no picture and no video in " + ", ".join(map(str, sources)))
     return list(found.values())
 
 

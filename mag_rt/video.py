@@ -1,0 +1,121 @@
+"""Frames of a video, some of them, each with the time at which a viewer sees it."""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+
+from mag_rt.errors import PictureError
+from mag_rt.findings import Finding
+from mag_rt.pictures import Picture
+
+SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".ts"})
+"""File names that are taken for videos, lower case."""
+MISSED = 0.02
+"""Share of the frames that a container may promise too many of, as some only estimate it."""
+
+
+def is_video(source: str) -> bool:
+    """Whether a file is one, by its name."""
+    return Path(source).suffix.lower() in SUFFIXES
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames are looked at: each `every`-th, or as many of each second as `fps` says."""
+
+    every: int | None = None
+    fps: float | None = 1.0
+
+    def takes(self, index: int, time_s: float, last_s: float | None) -> bool:
+        """Whether a frame is looked at; the last one before it that was looked at had the time `last_s`."""
+        if self.every:
+            return index % self.every == 0
+        assert self.fps is not None
+        return last_s is None or self._tick(time_s) > self._tick(last_s)
+
+    def _tick(self, time_s: float) -> int:
+        return math.floor(time_s * (self.fps or 0) + 1e-6)
+
+
+ONE_A_SECOND = Sampling()
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A frame: its number from 0, its time in seconds, its picture, H x W x 3 BGR, turned as a viewer shows it."""
+
+    index: int
+    time_s: float
+    picture: Picture
+
+
+def shots(path: str, sampling: Sampling) -> Iterator[Shot]:
+    """The frames that the sampling takes, in order. The video's own time stamps count, so its rate may vary.
+
+    Raises PictureError: not-a-video, or truncated, behind the last frame that could be read.
+    """
+    video = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+    try:
+        if not video.isOpened():
+            raise PictureError("not-a-video", "the file is no video that can be decoded")
+        promised = video.get(cv2.CAP_PROP_FRAME_COUNT)
+        index, last_s = 0, None
+        while video.grab():
+            time_s = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            if sampling.takes(index, time_s, last_s):
+                decoded, picture = video.retrieve()
+                if not decoded:
+                    break
+                yield Shot(index, time_s, picture)
+                last_s = time_s
+            index += 1
+        if index == 0 or index < promised * (1 - MISSED) - 1:
+            raise PictureError("truncated", f"the video ends after {index} of {promised:.0f} frames")
+    finally:
+        video.release()
+
+
+def expected(path: str, sampling: Sampling) -> int:
+    """About how many frames of a video will be looked at; 1 where that cannot be told."""
+    video = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+    count, rate = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
+    video.release()
+    if count < 1 or rate <= 0:
+        return 1
+    return max(1, round(count / sampling.every if sampling.every else min(count, count / rate * (sampling.fps or 0))))
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a video whose frames that were looked at are all spliced. Times in seconds."""
+
+    source: str
+    from_s: float
+    to_s: float
+    peak_s: float
+    peak_score: float
+
+
+def segments(findings: list[Finding]) -> list[Segment]:
+    """The spliced stretches of the videos among findings, in their order."""
+    found: list[Segment] = []
+    last: Finding | None = None
+    for finding in findings:
+        if finding.verdict == "spliced" and finding.source and finding.time_s is not None and finding.score is not None:
+            here = Segment(finding.source, finding.time_s, finding.time_s, finding.time_s, finding.score)
+            if last and last.verdict == "spliced" and last.source == finding.source:
+                before = found.pop()
+                peak = max(before, here, key=lambda each: each.peak_score)
+                here = replace(before, to_s=here.to_s, peak_s=peak.peak_s, peak_score=peak.peak_score)
+            found.append(here)
+        last = finding
+    return found
+
+
+def silence_decoder() -> None:
+    """Keep FFmpeg from writing to stderr what `shots` says better; before the first video is opened."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

@@ -1,0 +1,136 @@
+"""Videos: the right frames at the right times, damaged ones as far as they go."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mag_rt import Scanner
+from mag_rt.errors import PictureError
+from mag_rt.findings import Finding
+from mag_rt.video import Sampling, expected, is_video, segments, shots
+from tests.conftest import grey_with_red_box
+
+RATE, COUNT = 10, 40
+
+
+def film(path: Path, red_from: int = COUNT, red_to: int = COUNT) -> Path:
+    """Four seconds whose frames get brighter, red between two frame numbers."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), RATE, (96, 64))
+    assert writer.isOpened()
+    for index in range(COUNT):
+        frame = np.zeros((64, 96, 3), np.uint8)
+        frame[..., :2] = 6 * index
+        writer.write(grey_with_red_box(64, 96, (20, 10, 40, 30)) if red_from <= index < red_to else frame)
+    writer.release()
+    return path
+
+
+def magrt(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from mag_rt.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def brightness(shot) -> int:
+    return round(shot.picture[..., 0].mean() / 6)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected_frames"),
+    [
+        (Sampling(every=1), range(COUNT)),
+        (Sampling(every=7), range(0, COUNT, 7)),
+        (Sampling(fps=1), range(0, COUNT, 10)),
+        (Sampling(fps=4), [0, 3, 5, 8, 10, 13, 15, 18, 20, 23, 25, 28, 30, 33, 35, 38]),
+        (Sampling(fps=1000), range(COUNT)),
+    ],
+)
+def test_the_frames_asked_for_come_with_their_times(tmp_path: Path, sampling: Sampling, expected_frames) -> None:
+    path = str(film(tmp_path / "film.mkv"))
+    taken = list(shots(path, sampling))
+    assert [shot.index for shot in taken] == list(expected_frames)
+    assert [brightness(shot) for shot in taken] == pytest.approx(list(expected_frames), abs=1)
+    assert [shot.time_s for shot in taken] == pytest.approx([index / RATE for index in expected_frames])
+    assert expected(path, sampling) == pytest.approx(len(taken), abs=1)
+
+
+def with_a_pause(film: Path, frame: int, milliseconds: int) -> Path:
+    """The film with everything from a frame on shown later: its rate varies. Edits the times of Matroska's blocks."""
+    data = bytearray(film.read_bytes())
+    at, found = 0, 0
+    while (at := data.find(b"\xa3", at + 1)) >= 0:  # SimpleBlock: size, track 1, time (2 bytes), flags
+        size = 1 + (8 - data[at + 1].bit_length()) if data[at + 1] else 9
+        track = at + 1 + size
+        if track + 4 < len(data) and data[track] == 0x81 and data[track + 4 : track + 6] == b"\xff\xd8":
+            if found >= frame:
+                time = int.from_bytes(data[track + 1 : track + 3], "big") + milliseconds
+                data[track + 1 : track + 3] = time.to_bytes(2, "big")
+            found += 1
+    assert found == COUNT
+    film.write_bytes(data)
+    return film
+
+
+def test_times_are_right_where_the_rate_varies(tmp_path: Path) -> None:
+    path = with_a_pause(film(tmp_path / "film.mkv"), 20, 3000)
+    times = [shot.time_s for shot in shots(str(path), Sampling(every=1))]
+    assert times == pytest.approx([index / RATE + 3.0 * (index >= 20) for index in range(COUNT)])
+    by_time = [shot.index for shot in shots(str(path), Sampling(fps=1))]
+    assert by_time == [0, 10, 20, 30]  # and nothing is made up for the pause
+
+
+def test_a_cut_off_video_gives_what_can_be_read_and_an_error(tmp_path: Path, red_model: Path) -> None:
+    path = film(tmp_path / "film.avi")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with Scanner(red_model, sampling=Sampling(every=1)) as scanner:
+        *read, last = scanner.scan([path])
+    assert 5 < len(read) < 30 and all(finding.error is None for finding in read)
+    assert [finding.frame for finding in read] == list(range(len(read)))
+    assert last.error is not None and last.error.type == "truncated" and last.frame is None
+
+
+def test_what_is_no_video_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    path.write_bytes(b"no video at all")
+    with pytest.raises(PictureError, match="no video") as refused:
+        list(shots(str(path), Sampling()))
+    assert refused.value.kind == "not-a-video" and is_video(str(path)) and not is_video("a.jpg")
+
+
+def finding(source: str, time_s: float, score: float) -> Finding:
+    verdict = "spliced" if score >= 0.7 else "authentic"
+    return Finding(source, round(10 * time_s), time_s, score=score, verdict=verdict)
+
+
+def test_segments_are_the_spliced_stretches_with_their_peak() -> None:
+    scores = {"a.mp4": [0.1, 0.8, 0.9, 0.8, 0.1, 0.75], "b.mp4": [0.95, 0.1]}
+    found = [finding(source, i, score) for source, each in scores.items() for i, score in enumerate(each)]
+    found.insert(6, Finding("picture.jpg", score=0.99, verdict="spliced"))
+    assert [(each.source, each.from_s, each.to_s, each.peak_s, each.peak_score) for each in segments(found)] == [
+        ("a.mp4", 1, 3, 2, 0.9),
+        ("a.mp4", 5, 5, 5, 0.75),
+        ("b.mp4", 0, 0, 0, 0.95),
+    ]
+
+
+def test_the_command_line_scans_a_video_among_pictures(tmp_path: Path, red_model: Path) -> None:
+    (tmp_path / "in").mkdir()
+    film(tmp_path / "in" / "film.mkv", 10, 31)
+    cv2.imwrite(str(tmp_path / "in" / "still.png"), grey_with_red_box(40, 40))
+    done = magrt("scan", tmp_path / "in", "--out", tmp_path / "out", "--model", red_model, "--fps", 2)
+    assert done.returncode == 0 and "0:01.0 to 0:03.0 spliced" in done.stdout
+    lines = [json.loads(line) for line in (tmp_path / "out" / "findings.jsonl").read_text().splitlines()]
+    assert [(line["frame"], line["time_s"]) for line in lines] == [(5 * i, i / 2) for i in range(8)] + [(None, None)]
+    assert [line["verdict"] == "spliced" for line in lines] == [False] * 2 + [True] * 5 + [False] * 2
+    assert len({line["mask"] for line in lines}) == 9
+    (segment,) = json.loads((tmp_path / "out" / "run.json").read_text())["segments"]
+    assert (segment["source"], segment["from_s"], segment["to_s"]) == ("../in/film.mkv", 1.0, 3.0)
+
+
+def test_every_and_fps_together_are_refused(tmp_path: Path) -> None:
+    done = magrt("scan", tmp_path, "--out", tmp_path / "out", "--fps", 2, "--every", 3)
+    assert done.returncode == 2 and "--every and --fps" in done.stderr
