@@ -30,6 +30,8 @@ def ahead(
             yield pending.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)
+        if isinstance(source, Generator):  # what it holds in turn is given back now, and not some time later
+            source.close()
 
 
 def windows(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

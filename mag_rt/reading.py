@@ -57,14 +57,14 @@ class HostReader:
     def __init__(self, backend: Backend, bundle: Bundle, max_side: int, tiles: bool, threads: int) -> None:
         self.name, self.version, self.precision = backend.name, backend.version, "float32"
         self.threads = threads
-        self._backend, self._bundle, self._tiles = backend, bundle, tiles
+        self.network, self._bundle, self._tiles = backend, bundle, tiles
         self._side = max_side if not tiles else max(bundle.multiple, max_side // bundle.multiple * bundle.multiple)
 
     def __call__(self, pictures: Sequence[Picture], sizes: Sequence[tuple[int, int]]) -> list[Reading]:
         return [self._read(picture, size) for picture, size in zip(pictures, sizes, strict=True)]
 
     def close(self) -> None:
-        self._backend.close()
+        self.network.close()
 
     def _read(self, picture: Picture, size: tuple[int, int]) -> Reading:
         threshold = self._bundle.mask_threshold
@@ -79,8 +79,11 @@ class HostReader:
     def _annotate(self, picture: Picture) -> Map:
         """The annotation maps of a picture, (2+K) x H x W."""
         height, width = picture.shape[:2]
-        image = self._bundle.normalisation([pad(picture, self._bundle.multiple)])
-        return self._backend(image)[0, :, :height, :width]
+        return self.network(self.prepared(picture))[0, :, :height, :width]
+
+    def prepared(self, picture: Picture) -> Map:
+        """What the network is given for a picture, 1 x 3 x H x W."""
+        return self._bundle.normalisation([pad(shrink(picture, self._side), self._bundle.multiple)])
 
     def _read_tiles(self, picture: Picture) -> tuple[NDArray[np.uint8], Counts]:
         """Mask and counts of a picture read in tiles; one row of tiles is held in memory at a time."""

@@ -39,5 +39,30 @@ def test_closing_ends_the_thread() -> None:
     assert threading.active_count() == before
 
 
+def test_closing_closes_what_it_draws_from_and_waits_for_its_threads() -> None:
+    before, closed = threading.active_count(), []
+
+    def source() -> Iterator[int]:
+        try:
+            yield from range(1000)
+        finally:
+            closed.append(True)
+
+    stream = ahead(lambda item: item, ahead(lambda item: item, source(), depth=2), depth=3, threads=2)
+    assert next(stream) == 0
+    stream.close()
+    assert closed and threading.active_count() == before
+
+
+def test_several_threads_work_at_the_same_time_and_keep_the_order() -> None:
+    together = threading.Barrier(3, timeout=10)
+
+    def work(item: int) -> int:
+        together.wait()  # passes only when three are here
+        return item
+
+    assert list(ahead(work, range(9), depth=3, threads=3)) == list(range(9))
+
+
 def test_windows() -> None:
     assert list(windows(range(5), 2)) == [[0, 1], [2, 3], [4]]
