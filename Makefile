@@ -3,13 +3,14 @@
 #   make test    creates the development environment and passes the tests
 # After a change in kernels/:
 #   make kernels compiles them (no GPU and no CUDA toolkit needed); commit the PTX
+#   make mutations breaks them on purpose, in a copy, and shows that a test fails each time
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: scan test lint kernels clean
+.PHONY: scan test lint kernels mutations clean
 
 scan: $(VENV)/runtime-installed
 	$(BIN)/magrt scan examples/photos --out findings
@@ -24,6 +25,9 @@ lint: $(VENV)/development-installed
 
 kernels: $(VENV)/development-installed
 	$(BIN)/python kernels/scripts/compile.py
+
+mutations: $(VENV)/development-installed
+	$(BIN)/python -m tests.cuda_host.mutate
 
 clean:
 	rm -rf $(VENV) findings build *.egg-info

@@ -212,8 +212,9 @@ class Gpu:
             raise CudaError(f"there is no CUDA device {ordinal}: the driver shows {driver.Device.count()}")
         device = driver.Device(ordinal)
         self.name: str = device.name()
-        if device.compute_capability() < _LEAST_CAPABILITY:
-            have, need = (".".join(map(str, pair)) for pair in (device.compute_capability(), _LEAST_CAPABILITY))
+        self.capability: tuple[int, int] = device.compute_capability()
+        if self.capability < _LEAST_CAPABILITY:
+            have, need = (".".join(map(str, pair)) for pair in (self.capability, _LEAST_CAPABILITY))
             raise CudaError(f"{self.name} has compute capability {have}, the kernels need {need}")
         with ExitStack() as undo:
             self._context = _retain(driver, device)
@@ -292,6 +293,12 @@ class Gpu:
         self._check_copy(target, source)
         with self.current():
             self._driver.memcpy_dtoh_async(target, source.pointer, stream)
+
+    def zero(self, array: DeviceArray, stream: Any) -> None:
+        """Queue setting an array to zero; float32 or another type of 4 bytes."""
+        self.check(array, "an array to set to zero", array.shape, array.dtype)
+        with self.current():
+            self._driver.memset_d32_async(array.pointer, 0, array.nbytes // 4, stream)
 
     def attention_blend(
         self, *, colour: DeviceArray, alpha: DeviceArray, image: DeviceArray, out: DeviceArray, stream: Any

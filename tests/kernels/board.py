@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mag_rt.cuda import STATISTICS, DeviceArray, Gpu, Placements
+from tests.cuda_host import host
 
 GUARD = 256
 POISON = 0xFF  # NaN as float16 and float32, white as a grey level
@@ -40,6 +41,7 @@ class Board:
         array = DeviceArray(raw.pointer + GUARD + offset, shape, dtype, pitch)
         self._laid[array] = _Laid(array, raw, guards)
         self._upload(raw, np.full(guards.shape, POISON, np.uint8))
+        self._forbid_guards(self._laid[array])
         return array
 
     def put(self, values: NDArray[Any], *, offset: int = 0, gap: int = 0) -> DeviceArray:
@@ -75,6 +77,15 @@ class Board:
 
     def statistics(self, count: int) -> DeviceArray:
         return self.room((count,), STATISTICS)
+
+    def _forbid_guards(self, laid: _Laid) -> None:
+        """On the CUDA host no kernel may even read them."""
+        if not host.load.cache_info().currsize:
+            return
+        host.load().allow(laid.raw.pointer, laid.raw.nbytes)  # of an array that lay here before
+        edges = np.flatnonzero(np.diff(laid.guards, prepend=False, append=False))
+        for start, end in edges.reshape(-1, 2).tolist():
+            host.load().forbid(laid.raw.pointer + start, end - start)
 
     def _upload(self, raw: DeviceArray, values: NDArray[Any]) -> None:
         self.gpu.upload(values, raw, self.stream)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import DTypeLike, NDArray
 
-from mag_rt.findings import GREY, Finding
+from mag_rt.findings import Finding
 from mag_rt.sinks.images import STRONGEST_HEAT, draw_overlay
 from mag_train.models import compositing
 from tests.kernels.board import Board

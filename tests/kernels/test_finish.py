@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import DTypeLike, NDArray
 
-from mag_rt.pictures import map_back
-from mag_rt.pictures import as_grey
+from mag_rt.pictures import as_grey, map_back
 from tests.kernels.board import Board
 
 DTYPES = [np.float16, np.float32]
