@@ -18,7 +18,8 @@ from mag_rt.pictures import Normalisation
 
 FORMAT = 1
 MANIFEST = "bundle.json"
-NETWORK = "annotator.onnx"
+NETWORKS = {"float32": "annotator.onnx", "float16": "annotator.fp16.onnx", "int8": "annotator.int8.onnx"}
+"""The file of the network in each precision; the float32 reference is there always, the others may be."""
 
 CLASS_NAMES = ("person", "car", "truck", "van", "bus", "building", "cat", "dog", "tram", "boat")
 """The K = 10 classes of the annotation channels 2 to 11, in channel order."""
@@ -56,13 +57,25 @@ class Bundle:
     training: dict[str, Any]
     """Facts for a reader: what the network was trained on and for how long."""
     weights_licence: str
-    network: bytes
-    """`annotator.onnx`, the float32 reference: image N x 3 x H x W to annotation N x (2+K) x H x W, probabilities."""
+    networks: dict[str, bytes]
+    """ONNX by precision (`NETWORKS`): image N x 3 x H x W to annotation N x (2+K) x H x W, probabilities."""
+
+    @property
+    def network(self) -> bytes:
+        """The float32 reference."""
+        return self.networks["float32"]
+
+    def network_in(self, precision: str) -> bytes:
+        """The network in a precision. Raises BundleError when the bundle has none."""
+        try:
+            return self.networks[precision]
+        except KeyError:
+            raise BundleError(f"the bundle has no {precision} network (it has {', '.join(self.networks)})") from None
 
     @property
     def sha256(self) -> str:
         """Of the reference network, hexadecimal."""
-        return hashlib.sha256(self.network).hexdigest()
+        return _sha256(self.network)
 
 
 def bundled() -> Path:
@@ -74,7 +87,11 @@ def save(bundle: Bundle, folder: Path) -> None:
     """Write a bundle as a folder; the manifest comes last, so that a folder without one is no bundle yet."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
-    (folder / NETWORK).write_bytes(bundle.network)
+    for precision, name in NETWORKS.items():
+        if precision in bundle.networks:
+            (folder / name).write_bytes(bundle.networks[precision])
+        else:
+            (folder / name).unlink(missing_ok=True)  # of the bundle that was here before
     manifest = {
         "format": FORMAT,
         "annotator": bundle.annotator,
@@ -93,7 +110,7 @@ def save(bundle: Bundle, folder: Path) -> None:
         "calibration": asdict(bundle.calibration),
         "training": bundle.training,
         "weights_licence": bundle.weights_licence,
-        "files": {NETWORK: bundle.sha256},
+        "files": {NETWORKS[precision]: _sha256(network) for precision, network in bundle.networks.items()},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
@@ -121,9 +138,11 @@ def _parse(path: Path, read: Callable[[str], bytes]) -> Bundle:
                 f"{path}: format {manifest['format']} is newer than this magrt reads ({FORMAT}); upgrade it"
             )
         listed = manifest["files"]
-        network = _member(path, NETWORK, read)
-        if hashlib.sha256(network).hexdigest() != listed[NETWORK]:
-            raise BundleError(f"{path}: {NETWORK} is damaged: it does not have the SHA-256 that {MANIFEST} gives")
+        networks = {
+            precision: _network(path, name, listed[name], read)
+            for precision, name in NETWORKS.items()
+            if precision == "float32" or name in listed
+        }
         image = manifest["input"]
         return Bundle(
             annotator=str(manifest["annotator"]),
@@ -135,12 +154,23 @@ def _parse(path: Path, read: Callable[[str], bytes]) -> Bundle:
             calibration=Calibration(**{key: float(value) for key, value in manifest["calibration"].items()}),
             training=dict(manifest["training"]),
             weights_licence=str(manifest["weights_licence"]),
-            network=network,
+            networks=networks,
         )
     except KeyError as error:
         raise BundleError(f"{path}: {MANIFEST} lacks {error}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise BundleError(f"{path}: {MANIFEST} is not a bundle's manifest ({error})") from None
+
+
+def _network(path: Path, name: str, sha256: str, read: Callable[[str], bytes]) -> bytes:
+    network = _member(path, name, read)
+    if _sha256(network) != sha256:
+        raise BundleError(f"{path}: {name} is damaged: it does not have the SHA-256 that {MANIFEST} gives")
+    return network
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _member(path: Path, name: str, read: Callable[[str], bytes]) -> bytes:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,10 +21,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mag_rt import Finding, MagrtError, Scanner, __version__
+from mag_rt.bench_command import bench
+from mag_rt.build_command import build
+from mag_rt.doctor_command import doctor
 from mag_rt.pictures import silence_decoders
-from mag_rt.pipeline import ahead
-from mag_rt.sinks.images import ImageSink
-from mag_rt.sinks.jsonl import SCHEMA, JsonlSink
+from mag_rt.sinks import written
+from mag_rt.sinks.jsonl import SCHEMA
 from mag_rt.sources import Frame, find
 from mag_rt.video import Sampling, Segment, expected, is_video, segments, silence_decoder
 
@@ -34,9 +37,6 @@ if not terminal.is_terminal:
     terminal.width = 4096  # a pipe has no width to wrap at
 
 UNUSABLE, SOME_UNREADABLE, NOT_WRITTEN, SPLICE_FOUND, INTERRUPTED = 2, 3, 4, 10, 130
-DRAWING_THREADS = 2
-DRAWN_AHEAD = 4
-"""Findings whose pictures are being written while the next ones are read."""
 SHOWN = 20
 """Rows of the summary table."""
 
@@ -78,6 +78,13 @@ def scan(
     tiles: Annotated[
         bool, typer.Option("--tiles", help="Read larger pictures in tiles of that side, at their own resolution.")
     ] = False,
+    backend: Annotated[
+        str,
+        typer.Option(help="tensorrt, tensorrt-rtx, openvino or onnxruntime; auto takes the fastest that works here."),
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="float32, float16 (GPU) or int8; auto takes the fastest there.")
+    ] = "auto",
     every: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of a video, look at each N-th frame.")] = None,
     fps: Annotated[
         float | None, typer.Option(min=0.001, metavar="F", help="Of a video, look at F frames of each second. [1]")
@@ -101,7 +108,9 @@ def scan(
     findings: list[Finding] = []
     try:
         frames = find(sources, exclude=out)
-        with Scanner(model, max_side=max_side, tiles=tiles, sampling=sampling) as scanner:
+        with Scanner(
+            model, max_side=max_side, tiles=tiles, sampling=sampling, backend=backend, precision=precision
+        ) as scanner:
             ready = time.perf_counter()
             _scan_into(out, scanner, frames, findings)
             options = {
@@ -130,18 +139,9 @@ def scan(
 
 def _scan_into(out: Path, scanner: Scanner, frames: list[Frame], findings: list[Finding]) -> None:
     """Write the results of every frame below `out` as they come and collect the findings without their pixels."""
-    images = ImageSink(out)
-
-    def draw(finding: Finding) -> tuple[Finding, tuple[str | None, str | None]]:
-        return finding.without_pixels(), images.write(finding)
-
-    with (
-        closing(JsonlSink(out)) as lines,
-        _progress(sum(_pictures_in(frame, scanner.sampling) for frame in frames)) as advance,
-        closing(ahead(draw, scanner.scan_frames(frames), DRAWN_AHEAD, DRAWING_THREADS)) as drawn,
-    ):
-        for finding, paths in drawn:
-            lines.write(finding, *paths)
+    expected_pictures = sum(_pictures_in(frame, scanner.sampling) for frame in frames)
+    with _progress(expected_pictures) as advance, closing(written(out, scanner.scan_frames(frames))) as results:
+        for finding in results:
             findings.append(finding)
             advance()
 
@@ -180,7 +180,11 @@ def _write_run(
             scanner.reader.name: scanner.reader.version,
         },
         "model": {"annotator": scanner.bundle.annotator, "sha256": scanner.bundle.sha256},
-        "backend": scanner.reader.name,
+        "backend": {
+            "name": scanner.reader.name,
+            "precision": scanner.reader.precision,
+            "reason": scanner.reader.reason,
+        },
         "options": options,
         "counts": {"pictures": len(findings), **_counts(findings)},
         "segments": [_segment_as_json(segment, out) for segment in segments(findings)],
@@ -257,6 +261,15 @@ def _printable(path: str | None) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in path or "")
 
 
+app.command()(bench)
+app.command()(build)
+app.command()(doctor)
+
+
 def main() -> None:
-    """Entry point."""
-    app()
+    """Entry point: an error that a person can mend is one line on stderr and exit status 2."""
+    try:
+        app()
+    except MagrtError as error:
+        errors.print(f"magrt: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(UNUSABLE)

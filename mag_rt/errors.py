@@ -9,6 +9,10 @@ class BundleError(MagrtError):
     """The model bundle is missing, damaged, incomplete or of a newer format."""
 
 
+class BackendError(MagrtError):
+    """What is to run the network is not installed or cannot do what it was asked for."""
+
+
 class SourceError(MagrtError):
     """A source that does not exist, or sources in which there is nothing to scan."""
 

@@ -114,12 +114,14 @@ def shrink(picture: Picture, max_side: int) -> Picture:
 
     Never enlarged and never stretched: the traces of a splice live at the scale of the pixels.
     """
-    height, width = picture.shape[:2]
-    factor = max_side / max(height, width)
-    if factor >= 1:
-        return picture
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    size = shrunk(picture.shape[:2], max_side)
+    return picture if size == picture.shape[:2] else cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def shrunk(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    """The height and width that `shrink` gives a picture of this size."""
+    factor = min(1.0, max_side / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def pad(picture: Picture, multiple: int) -> Picture:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Protocol
 
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mag_rt.backends import Backend
-from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
+from mag_rt.backends.choice import choose
 from mag_rt.bundle import Bundle
-from mag_rt.findings import Counts, Reading, count, read
+from mag_rt.errors import MagrtError
+from mag_rt.findings import Counts, Failure, Reading, count, read
 from mag_rt.pictures import Picture, as_grey, map_back, pad, shrink
 
 OVERLAP = 128
@@ -20,6 +22,9 @@ OVERLAP = 128
 
 MOST_THREADS = 4
 """Pictures read at the same time: each takes memory; further cores help with each picture."""
+
+GPU_BACKENDS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+"""Backends on an NVIDIA GPU and the modules that they need."""
 
 Map = NDArray[np.float32]
 
@@ -31,13 +36,18 @@ class Reader(Protocol):
     version: str
     """Of the library that runs the network."""
     precision: str
+    reason: str
+    """Why it is this one, in words."""
     threads: int
     """Threads that may call it at the same time."""
     batch: int
     """Pictures that it likes to get in one call."""
 
-    def __call__(self, pictures: Sequence[Picture], sizes: Sequence[tuple[int, int]]) -> list[Reading]:
-        """The reading of each picture, H x W x 3 BGR as decoded. sizes: height and width that its mask is to have."""
+    def __call__(self, pictures: Sequence[Picture], sizes: Sequence[tuple[int, int]]) -> Sequence[Reading | Failure]:
+        """The reading of each picture, H x W x 3 BGR as decoded. sizes: height and width that its mask is to have.
+
+        A Failure stands where the network's answer is none (FP16 can overflow); the other pictures have their readings.
+        """
         ...
 
     def close(self) -> None:
@@ -54,8 +64,10 @@ class HostReader:
 
     batch = 1
 
-    def __init__(self, backend: Backend, bundle: Bundle, max_side: int, tiles: bool, threads: int) -> None:
-        self.name, self.version, self.precision = backend.name, backend.version, "float32"
+    def __init__(
+        self, backend: Backend, bundle: Bundle, max_side: int, tiles: bool, threads: int, reason: str = ""
+    ) -> None:
+        self.name, self.version, self.precision, self.reason = backend.name, backend.version, backend.precision, reason
         self.threads = threads
         self.network, self._bundle, self._tiles = backend, bundle, tiles
         self._side = max_side if not tiles else max(bundle.multiple, max_side // bundle.multiple * bundle.multiple)
@@ -107,10 +119,34 @@ class HostReader:
         return mask, Counts(counts.levels, likely.round().astype(int), counts.suspicious, counts.box)
 
 
-def open_reader(bundle: Bundle, max_side: int, tiles: bool) -> Reader:
-    """The best reader of a bundle here."""
+def open_reader(bundle: Bundle, max_side: int, tiles: bool, backend: str = "auto", precision: str = "auto") -> Reader:
+    """The best reader of a bundle here, or the one of the `backend` and `precision` that were asked for.
+
+    On its own it takes TensorRT where there is a GPU and an engine that agrees with the reference, else the CPU.
+    Raises MagrtError with a line that says what is missing.
+    """
+    without = ""
+    if backend in GPU_BACKENDS:
+        return _on_gpu(bundle, max_side, tiles, backend, precision)
+    if backend == "auto" and find_spec("pycuda"):
+        for name, module in GPU_BACKENDS.items():
+            if find_spec(module):
+                try:
+                    return _on_gpu(bundle, max_side, tiles, name, precision)
+                except MagrtError as error:
+                    without += f"not {name}: {error}; "
     threads = min(os.cpu_count() or 1, MOST_THREADS)
-    return HostReader(OnnxRuntimeBackend(bundle), bundle, max_side, tiles, threads)
+    choice = choose(bundle, backend, precision, threads)
+    return HostReader(choice.backend, bundle, max_side, tiles, threads, without + choice.reason)
+
+
+def _on_gpu(bundle: Bundle, max_side: int, tiles: bool, backend: str, precision: str) -> Reader:
+    from mag_rt.backends.tensorrt import open_tensorrt
+
+    computed_in = "float16" if precision == "auto" else precision
+    reader = open_tensorrt(bundle, max_side, tiles, precision=computed_in, rtx=backend == "tensorrt-rtx")
+    reader.reason = "there is a GPU with an engine that agrees with the reference"
+    return reader
 
 
 def tiling(length: int, side: int) -> Iterator[tuple[int, Map]]:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -39,11 +39,13 @@ class Scanner:
 
     `bundle`: folder or zip of the annotator, the one that ships when None. `max_side`: pictures with a longer side are
     shrunk to it, pixels; the bundle's own default when None. `tiles`: larger pictures are read in tiles of that side
-    instead, at their own resolution. `sampling`: which frames of a video are looked at.
+    instead, at their own resolution. `sampling`: which frames of a video are looked at. `backend` (tensorrt,
+    tensorrt-rtx, openvino, onnxruntime) and `precision` (float32, float16, int8): what runs the network; auto takes the
+    fastest that works here.
 
     A scanner belongs to one thread at a time. Use it in a `with` statement, or call `close`.
 
-    Raises BundleError when the bundle cannot be used.
+    Raises BundleError when the bundle cannot be used, BackendError when what was asked for is not installed.
     """
 
     def __init__(
@@ -53,13 +55,15 @@ class Scanner:
         max_side: int | None = None,
         tiles: bool = False,
         sampling: Sampling = ONE_A_SECOND,
+        backend: str = "auto",
+        precision: str = "auto",
     ) -> None:
         self.bundle = bundles.load(bundles.bundled() if bundle is None else Path(bundle))
         self.max_side = self.bundle.max_side if max_side is None else max_side
         if self.max_side < 1:
             raise ValueError(f"max_side must be positive, not {max_side}")
         self.tiles, self.sampling = tiles, sampling
-        self.reader: Reader = open_reader(self.bundle, self.max_side, tiles)
+        self.reader: Reader = open_reader(self.bundle, self.max_side, tiles, backend, precision)
 
     def __enter__(self) -> "Scanner":
         return self
@@ -120,7 +124,9 @@ class Scanner:
         readings = iter(self.reader([each.picture for each in decoded], [each.size for each in decoded]))
         return [self._finding(each, each.decoded, next(readings)) if each.decoded else _failed(each) for each in batch]
 
-    def _finding(self, loaded: _Loaded, decoded: Decoded, reading: Reading) -> Finding:
+    def _finding(self, loaded: _Loaded, decoded: Decoded, reading: Reading | Failure) -> Finding:
+        if isinstance(reading, Failure):
+            return _failed(replace(loaded, failure=reading))
         calibration = self.bundle.calibration
         value = score(reading.evidence, calibration)
         return Finding(

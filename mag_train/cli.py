@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from mag_train.evaluate_command import evaluate
+from mag_train.export_command import export
 from mag_train.preview_command import preview
 from mag_train.synthesize_command import synthesize
 
@@ -74,30 +75,8 @@ def fit(
     run.fit()
 
 
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder to write the bundle to.")],
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Photos that calibrate the score. [the run's own folder]")
-    ] = None,
-    weights_licence: Annotated[
-        str, typer.Option(help="What the training photos allow the weights to be used for.")
-    ] = "unknown: as the licences of the training photos allow",
-) -> None:
-    """Turn the best checkpoint of a run into a bundle that magrt scans with."""
-    from mag_train.export import export as write_bundle
-
-    written = write_bundle(run, bundle, data, weights_licence)
-    check = written.training["calibration_check"]
-    typer.echo(f"{bundle}: {written.annotator} annotator, {written.training['pictures']} pictures seen")
-    typer.echo(
-        f"on {check['photos'] // 2} photos left out of the calibration: {check['authentic_called_spliced']:.1%} of the "
-        f"authentic and {check['spliced_called_spliced']:.1%} of the spliced pictures are called spliced"
-    )
-
-
 app.command()(evaluate)
+app.command()(export)
 app.command()(preview)
 app.command()(synthesize)
 

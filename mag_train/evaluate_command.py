@@ -59,6 +59,13 @@ class Protocol(str, Enum):
     paper = "paper"
 
 
+class Precision(str, Enum):
+    """What `--precision` takes."""
+
+    float32 = "float32"
+    int8 = "int8"
+
+
 def evaluate(
     models: Annotated[
         list[Path],
@@ -76,6 +83,9 @@ def evaluate(
     protocol: Annotated[
         Protocol, typer.Option(help="native: pictures as the product scans them. paper: stretched to 512x512.")
     ] = Protocol.native,
+    precision: Annotated[
+        Precision, typer.Option(help="Which of a bundle's networks; runs and checkpoints have float32 only.")
+    ] = Precision.float32,
     degrade: Annotated[
         list[str] | None,
         typer.Option(
@@ -97,7 +107,7 @@ def evaluate(
 
     pictures = _pictures(dataset)
     degradations = [UNCHANGED, *(degradation(text) for text in degrade or [])]
-    ways = methods([load_model(path) for path in models], protocol.value)
+    ways = methods([load_model(path, precision.value) for path in models], protocol.value)
     results = _results(pictures, ways, protocol, degradations)
     rows = summarise(results, ways)
     notes = _notes(results, rows, protocol)

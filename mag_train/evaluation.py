@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mag_rt import MagrtError, PictureError
 from mag_rt import bundle as bundles
-from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
+from mag_rt.backends.choice import choose
 from mag_rt.bundle import MANIFEST, Calibration
 from mag_rt.findings import evidence, levels, score, verdict
 from mag_rt.pictures import Normalisation, Picture, map_back, pad, shrink
@@ -131,13 +131,14 @@ class Row:
     """Share of the authentic pictures that are called spliced."""
 
 
-def load_model(path: Path) -> Model:
+def load_model(path: Path, precision: str = "float32") -> Model:
     """The annotator at `path`: a bundle (folder or zip), a run's folder (its best checkpoint), a .pt or a bare .onnx.
 
+    precision: which of a bundle's networks, float32 or int8; it runs on the backend that a scan would take for it.
     Raises ValueError or RunError when it is none of them or damaged.
     """
     if (path / MANIFEST).is_file() or path.suffix == ".zip":
-        return _from_bundle(path)
+        return _from_bundle(path, precision)
     if path.is_dir() or path.suffix == ".pt":
         return _from_run(path)
     if path.suffix == ".onnx":
@@ -145,13 +146,14 @@ def load_model(path: Path) -> Model:
     raise ValueError(f"{path}: neither a bundle (folder or .zip), a run's folder, a checkpoint (.pt) nor an .onnx file")
 
 
-def _from_bundle(path: Path) -> Model:
+def _from_bundle(path: Path, precision: str) -> Model:
     try:
         bundle = bundles.load(path)
-        backend = OnnxRuntimeBackend(bundle)
+        backend = choose(bundle, precision=precision).backend
     except MagrtError as error:
         raise ValueError(str(error)) from None
-    return Model(str(path), backend, bundle.normalisation, bundle.multiple, bundle.max_side, bundle.calibration)
+    name = str(path) if precision == "float32" else f"{path} ({precision}, {backend.name})"
+    return Model(name, backend, bundle.normalisation, bundle.multiple, bundle.max_side, bundle.calibration)
 
 
 def _from_run(path: Path) -> Model:

@@ -1,23 +1,27 @@
-"""From a run to a bundle: the averaged annotator as ONNX, checked against torch, and its calibration."""
+"""From a run to a bundle: the averaged annotator as ONNX in float32 and float16, checked, and its calibration."""
 
 import logging
 import math
 import os
 import platform
 import warnings
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from mag_rt import Scanner, bundle
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle, Calibration
 from mag_rt.findings import score
+from mag_rt.parity import Annotate
 from mag_rt.pictures import Normalisation, pad, shrink
 from mag_train import models
 from mag_train.checkpoint import RunError, best_checkpoint, load_checkpoint
@@ -25,8 +29,10 @@ from mag_train.config import Config
 from mag_train.data.opening import split
 from mag_train.data.photos import Photo, labelled_photos
 from mag_train.data.synthesis import Image, spliced
+from mag_train.half import with_float16
 from mag_train.models.annotator import Annotator
 from mag_train.models.folding import folded
+from mag_train.models.retoucher import RetoucherOutputs
 from mag_train.warm_start import averaged_weights
 
 NORMALISATION = Normalisation(scale=1 / 127.5, offset=-1.0)
@@ -34,6 +40,8 @@ MAX_SIDE = 1024
 MASK_THRESHOLD = 0.5
 LARGEST_DIFFERENCE = 1e-4
 """Between ONNX Runtime and torch, on any probability of the check pictures."""
+HALF_CHECKED = 16
+"""Photos that the float16 network is checked on."""
 FALSE_ALARMS = 0.03
 """Share of authentic calibration photos that may be called spliced."""
 MISSED_SPLICES = 0.10
@@ -61,7 +69,7 @@ def export(run: Path, out: Path, data: Path | None, weights_licence: str) -> Bun
         calibration=UNCALIBRATED,
         training={},
         weights_licence=weights_licence,
-        network=to_onnx(annotator),
+        networks={"float32": to_onnx(annotator)},
     )
     bundle.save(draft, out)
     with Scanner(out) as scanner:
@@ -70,8 +78,44 @@ def export(run: Path, out: Path, data: Path | None, weights_licence: str) -> Bun
     finished = replace(
         draft, calibration=calibration, training={**_facts(config, state), "torch_difference": difference, **facts}
     )
+    finished = with_float16(finished, _inputs(draft, photos, HALF_CHECKED), _in_torch(annotator))
     bundle.save(finished, out)
     return finished
+
+
+def add_float16(model: Path, out: Path, data: Path) -> Bundle:
+    """Write a bundle again, to the folder `out`, with a float16 network that is checked against its float32 one.
+
+    Photos as for `export`. Raises BundleError, or RunError when the networks disagree.
+    """
+    given = bundle.load(model)
+    photos = calibration_photos(data)
+    finished = with_float16(given, _inputs(given, photos, HALF_CHECKED), OnnxRuntimeBackend(given))
+    bundle.save(finished, out)
+    return finished
+
+
+def export_retoucher(run: Path, out: Path) -> None:
+    """Write a run's retoucher as ONNX, for studies of robustness: image to `retouched`, N x 4 x H x W.
+
+    RGB and attention: eq. 1 of them and the image gives B^. Raises RunError when the run has no retoucher or ONNX
+    Runtime and torch disagree on it.
+    """
+    state = load_checkpoint(best_checkpoint(run))
+    config = Config.model_validate(state["config"])
+    if config.model.retoucher == "none":
+        raise RunError(f"{run}: trained without a retoucher")
+    networks = models.Mag(config.model)
+    networks.load_state_dict(state["networks"])
+    outputs = RetoucherOutputs(networks.retoucher).eval()
+    network = to_onnx(outputs, output="retouched")
+    side = 2 * outputs.side_multiple
+    image = np.random.default_rng(0).random((1, 3, side, side), dtype=np.float32) * 2 - 1
+    session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
+    difference = float(np.abs(session.run(["retouched"], {"image": image})[0] - _in_torch(outputs)(image)).max())
+    if not difference <= LARGEST_DIFFERENCE:
+        raise RunError(f"ONNX Runtime differs from torch by {difference:.2g} on the retoucher")
+    out.write_bytes(network)
 
 
 def averaged_annotator(config: Config, state: dict[str, Any]) -> Annotator:
@@ -81,18 +125,18 @@ def averaged_annotator(config: Config, state: dict[str, Any]) -> Annotator:
     return network.eval()
 
 
-def to_onnx(annotator: Annotator) -> bytes:
+def to_onnx(network: Annotator | RetoucherOutputs, output: str = "annotation") -> bytes:
     """The network as ONNX with batch norm folded into the convolutions; batch, height and width are free."""
-    side = 2 * annotator.side_multiple
+    side = 2 * network.side_multiple
     # The exporter warns of packages that this network does not need and of its own deprecations.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.onnx.export(
-            folded(annotator),
+            folded(network),
             (torch.zeros(2, 3, side, side),),
             input_names=["image"],
-            output_names=["annotation"],
+            output_names=[output],
             dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
             dynamo=True,
             verbose=False,
@@ -103,15 +147,25 @@ def to_onnx(annotator: Annotator) -> bytes:
 
 def _disagreement(annotator: Annotator, written: Bundle, photos: list[Photo]) -> float:
     """The largest difference of any probability between torch and the bundle on a few photos."""
-    largest, backend = 0.0, OnnxRuntimeBackend(written)
-    for photo in photos[:4]:
-        image = written.normalisation([pad(shrink(photo.read()[0], MAX_SIDE), written.multiple)])
-        with torch.no_grad():
-            expected = annotator(torch.from_numpy(image)).numpy()
-        largest = max(largest, float(np.abs(backend(image) - expected).max()))
+    backend, expected = OnnxRuntimeBackend(written), _in_torch(annotator)
+    largest = max(float(np.abs(backend(image) - expected(image)).max()) for image in _inputs(written, photos, 4))
     if not largest <= LARGEST_DIFFERENCE:
         raise RunError(f"ONNX Runtime differs from torch by {largest:.2g}; {LARGEST_DIFFERENCE} is allowed")
     return largest
+
+
+def _in_torch(network: nn.Module) -> Annotate:
+    def annotate(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            return network(torch.from_numpy(images)).numpy()
+
+    return annotate
+
+
+def _inputs(given: Bundle, photos: list[Photo], count: int) -> Iterator[NDArray[np.float32]]:
+    """Up to `count` of the photos, evenly chosen, each 1 x 3 x H x W as the bundle wants it."""
+    for photo in photos[:: max(1, len(photos) // count)][:count]:
+        yield given.normalisation([pad(shrink(photo.read()[0], given.max_side), given.multiple)])
 
 
 def calibration_photos(data: Path) -> list[Photo]:

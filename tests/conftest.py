@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from mag_rt import bundle
 from mag_rt.bundle import Bundle, Calibration
@@ -39,6 +39,51 @@ def red_is_spliced() -> bytes:
     return model.SerializeToString()
 
 
+def small_unet(filters: int = 8) -> bytes:
+    """A network with all that is hard to quantise: high-pass filters beside the picture, two scales, a gate, a skip."""
+    rng = np.random.default_rng(1)
+    weights: dict[str, NDArray[np.float32]] = {}
+
+    def conv(source: str, name: str, inside: int, outside: int, side: int = 3, stride: int = 1) -> list[NodeProto]:
+        weight = rng.normal(0, (inside * side * side) ** -0.5, (outside, inside, side, side))
+        weights[f"{name}.weight"] = weight.astype(np.float32)
+        weights[f"{name}.bias"] = rng.normal(0, 0.1, outside).astype(np.float32)
+        inputs, pads = [source, f"{name}.weight", f"{name}.bias"], [side // 2] * 4
+        return [helper.make_node("Conv", inputs, [name], name, pads=pads, strides=[stride, stride])]
+
+    def relu(source: str) -> NodeProto:
+        return helper.make_node("Relu", [source], [f"{source}_relu"])
+
+    nodes = [
+        *conv("image", "noise", 3, 2),
+        helper.make_node("Concat", ["image", "noise"], ["views"], axis=1),
+        *conv("views", "stem", 5, filters),
+        relu("stem"),
+        *conv("stem_relu", "down", filters, 2 * filters, stride=2),
+        relu("down"),
+        helper.make_node("GlobalAveragePool", ["down_relu"], ["mean"]),
+        *conv("mean", "gate", 2 * filters, 2 * filters, side=1),
+        helper.make_node("Sigmoid", ["gate"], ["opened"]),
+        helper.make_node("Mul", ["down_relu", "opened"], ["gated"]),
+        helper.make_node("Resize", ["gated", "", "twice"], ["larger"], mode="nearest",
+                         coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
+        helper.make_node("Concat", ["larger", "stem_relu"], ["joined"], axis=1),
+        *conv("joined", "up", 3 * filters, filters),
+        relu("up"),
+        *conv("up_relu", "head", filters, 12, side=1),
+        helper.make_node("Sigmoid", ["head"], ["annotation"]),
+    ]  # fmt: skip
+    weights["noise.weight"] -= weights["noise.weight"].mean(axis=(2, 3), keepdims=True)
+    weights["twice"] = np.array([1, 1, 2, 2], np.float32)
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, "h", "w"])
+    annotation = helper.make_tensor_value_info("annotation", TensorProto.FLOAT, ["n", 12, "h", "w"])
+    constants = [numpy_helper.from_array(values, name) for name, values in weights.items()]
+    graph = helper.make_graph(nodes, "small", [image], [annotation], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
 @pytest.fixture(scope="session")
 def red_bundle() -> Bundle:
     return Bundle(
@@ -51,7 +96,7 @@ def red_bundle() -> Bundle:
         calibration=CALIBRATION,
         training={},
         weights_licence="none needed",
-        network=red_is_spliced(),
+        networks={"float32": red_is_spliced()},
     )
 
 

@@ -12,6 +12,8 @@ class Backend(Protocol):
     name: str
     version: str
     """Of the library that runs it."""
+    precision: str
+    """Of the network: float32 or int8."""
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Normalised pictures N x 3 x H x W to annotations N x (2+K) x H x W in [0, 1]."""

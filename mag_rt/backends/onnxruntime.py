@@ -1,5 +1,7 @@
 """The annotator through ONNX Runtime on the CPU: the backend that works everywhere."""
 
+import os
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,22 +10,31 @@ from mag_rt.errors import BundleError
 
 
 class OnnxRuntimeBackend:
-    """Runs a bundle's float32 network on all cores. Raises BundleError when ONNX Runtime refuses the network."""
+    """Runs one of a bundle's networks, `float32` or `int8`, on the CPU.
+
+    `calls`: threads that may call it at the same time; each call then computes on its share of the cores.
+
+    Raises BundleError when the bundle lacks the network or ONNX Runtime refuses it.
+    """
 
     name = "onnxruntime"
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, precision: str = "float32", calls: int = 1) -> None:
         import onnxruntime  # here, so that importing mag_rt stays light
 
         self.version = onnxruntime.__version__  # the distribution may be called onnxruntime-gpu or otherwise
+        self.precision = precision
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only: its warnings are about the graph, not about the user's pictures
         options.enable_mem_pattern = False  # pictures come in many shapes; a plan for each would pile up
+        if calls > 1:
+            options.intra_op_num_threads = max(1, (os.cpu_count() or 1) // calls)
+        network = bundle.network_in(precision)
         try:
-            self._session = onnxruntime.InferenceSession(bundle.network, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no public base class
             reason = str(error).splitlines()[0]
-            raise BundleError(f"onnxruntime refuses the network: {reason}") from None
+            raise BundleError(f"onnxruntime refuses the {precision} network: {reason}") from None
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._session.run(["annotation"], {"image": images})[0]

@@ -31,3 +31,16 @@ class Retoucher(nn.Module):
         output = torch.tanh(self.body(spliced).float())
         rgb, attention = output[:, :3], (output[:, 3:] + 1) / 2
         return Retouched(attention_blend(rgb, attention, spliced), rgb, attention)
+
+
+class RetoucherOutputs(nn.Module):
+    """What a retoucher paints and where, before eq. 1: N x 3 x H x W to N x 4 x H x W, RGB in [-1, 1] and attention."""
+
+    def __init__(self, retoucher: Retoucher) -> None:
+        super().__init__()
+        self.retoucher = retoucher
+        self.side_multiple = retoucher.side_multiple
+
+    def forward(self, spliced: Tensor) -> Tensor:
+        retouched = self.retoucher(spliced)
+        return torch.cat([retouched.rgb, retouched.attention], dim=1)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,22 @@ def test_a_changed_network_is_damaged(red_model: Path) -> None:
     network.write_bytes(network.read_bytes()[:-1] + b"\0")
     with pytest.raises(BundleError, match=r"annotator\.onnx is damaged"):
         bundle.load(red_model)
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_a_network_in_another_precision_is_kept_and_checked_too(
+    red_bundle: Bundle, tmp_path: Path, precision: str
+) -> None:
+    both = replace(red_bundle, networks={"float32": red_bundle.network, precision: b"other"})
+    bundle.save(both, tmp_path)
+    assert bundle.load(tmp_path) == both
+    (name,) = {path.name for path in tmp_path.iterdir()} - {"bundle.json", "annotator.onnx"}
+    (tmp_path / name).write_bytes(b"wrong")
+    with pytest.raises(BundleError, match=f"{name} is damaged"):
+        bundle.load(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(BundleError, match=f"incomplete: {name} is missing"):
+        bundle.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "annotator.onnx"])

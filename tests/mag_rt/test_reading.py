@@ -14,7 +14,7 @@ class Patterned:
     With `frame` it errs near the border of what it is shown, as a network does that lacks the pixels beyond.
     """
 
-    name, version = "patterned", "1"
+    name, version, precision = "patterned", "1", "float32"
 
     def __init__(self, frame: int = 0) -> None:
         self.frame = frame

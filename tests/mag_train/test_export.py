@@ -1,20 +1,27 @@
 """From a run to a bundle that scans as torch does."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
+from typer import BadParameter
 
 from mag_rt import bundle as bundles
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
+from mag_rt.engines import EngineError
 from mag_train import config as configuration
 from mag_train import trainer
 from mag_train.checkpoint import RunError, load_checkpoint
 from mag_train.cli import app
 from mag_train.config import Config
 from mag_train.export import averaged_annotator, fit_logistic
+from mag_train.models import Mag
+from mag_train.models.compositing import attention_blend
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +37,8 @@ def run(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(run: Path) -> Path:
     folder = run.parent / "bundle"
-    app(["export", str(run), str(folder), "--weights-licence", "test only"], standalone_mode=False)
+    options = ["--weights-licence", "test only", "--with", "retoucher"]
+    app(["export", str(run), str(folder), *options], standalone_mode=False)
     return folder
 
 
@@ -49,7 +57,7 @@ def test_batch_norm_is_folded_and_nothing_is_kept_outside_the_file(exported: Pat
     graph = onnx.load(exported / "annotator.onnx").graph
     operators = {node.op_type for node in graph.node}
     assert "BatchNormalization" not in operators and "Conv" in operators
-    assert {path.name for path in exported.iterdir()} == {"bundle.json", "annotator.onnx"}
+    assert {path.name for path in exported.iterdir()} == {"bundle.json", "annotator.onnx", "annotator.fp16.onnx"}
 
 
 def test_the_bundle_says_where_it_comes_from(exported: Path) -> None:
@@ -57,8 +65,60 @@ def test_the_bundle_says_where_it_comes_from(exported: Path) -> None:
     assert bundle.weights_licence == "test only" and bundle.multiple == 32
     assert bundle.training["pictures"] == bundle.training["iterations"] * 4
     assert bundle.training["torch_difference"] <= 1e-4
+    assert 0 < bundle.training["float16_difference"]["probability"] <= 0.03
     assert bundle.training["config"]["seed"] == 1
     assert bundle.calibration.authentic <= bundle.calibration.spliced
+
+
+def test_a_bundle_gets_its_float16_network_without_its_run(exported: Path, photo_folder: Path, tmp_path: Path) -> None:
+    before = bundles.load(exported)
+    old = tmp_path / "old"
+    bundles.save(replace(before, networks={"float32": before.network}), old)
+    arguments = ["export", str(old), str(tmp_path / "new"), "--data", str(photo_folder)]
+    app(arguments, standalone_mode=False)
+    after = bundles.load(tmp_path / "new")
+    assert after.networks == before.networks and after.calibration == before.calibration
+
+
+def test_a_bundle_has_no_photos_to_be_checked_on(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadParameter, match="name some by --data"):
+        app(["export", str(exported), str(tmp_path / "new")], standalone_mode=False)
+
+
+def test_the_retoucher_goes_beside_the_bundle_and_gives_what_eq_1_takes(run: Path, exported: Path) -> None:
+    session = onnxruntime.InferenceSession(exported.with_name("bundle.retoucher.onnx"))
+    state = load_checkpoint(run / "best.pt")
+    networks = Mag(Config.model_validate(state["config"]).model)
+    networks.load_state_dict(state["networks"])
+    retoucher = networks.retoucher.eval()
+    side = retoucher.side_multiple
+    image = np.random.default_rng(0).random((2, 3, side, 2 * side), dtype=np.float32) * 2 - 1
+    given = torch.from_numpy(session.run(["retouched"], {"image": image})[0])
+    with torch.no_grad():
+        expected = retoucher(torch.from_numpy(image)).image
+    blended = attention_blend(given[:, :3], given[:, 3:], torch.from_numpy(image))
+    np.testing.assert_allclose(blended, expected, atol=1e-4)
+
+
+def test_without_tensorrt_the_bundle_is_complete_and_a_line_says_what_to_install(
+    exported: Path, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for library in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, library, None)
+    arguments = ["export", str(exported), str(tmp_path / "bundle"), "--data", str(photo_folder), "--engine", "fp16"]
+    with pytest.raises(EngineError, match="is not installed: pip install"):
+        app(arguments, standalone_mode=False)
+    assert bundles.load(tmp_path / "bundle") == bundles.load(exported)
+
+
+def test_an_engine_comes_in_the_same_go(
+    exported: Path, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (Linux on x86-64 has it)")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    arguments = ["export", str(exported), str(tmp_path / "bundle"), "--data", str(photo_folder), "--engine", "fp16"]
+    app(arguments, standalone_mode=False)
+    assert len(list((tmp_path / "cache").rglob("*float16*.engine"))) == 1
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

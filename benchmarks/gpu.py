@@ -1,0 +1,105 @@
+"""How fast the TensorRT backend reads pictures on this machine's GPU, and what overlaps.
+
+    python benchmarks/gpu.py [--rtx] [--precision float16] [--pictures 256]
+
+For photos of several sizes, as they come out of the decoder, it prints
+
+- pictures/s: whole calls, from decoded pictures to readings, regions included;
+- alone: the same when every run of the engine is a call of its own, so that nothing overlaps, and the gain of
+  overlapping over it;
+- copies: the bytes that go up and come down in a second, and their share of what one copy after the other reaches.
+
+What the engine does alone, `trtexec --loadEngine` tells; docs/deployment.md says where the engine lies.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mag_rt import bundle as bundles
+from mag_rt.backends.tensorrt import TensorRTReader, open_tensorrt
+from mag_rt.cuda import Gpu
+from mag_rt.errors import MagrtError
+from mag_rt.parity import check_pictures
+from mag_rt.pictures import Picture
+
+SIZES = [(384, 256), (768, 1024), (1500, 2000)]
+"""Height and width: of small web pictures, of what is read of a large JPEG, of a photo that is shrunk on the GPU."""
+ROUNDS = 5
+COPY = 64 << 20
+"""Bytes of the copies that measure what the bus reaches."""
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Of one call, the median of some."""
+    work()
+    times = []
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+def in_calls_of(reader: TensorRTReader, pictures: list[Picture], step: int) -> Callable[[], None]:
+    def work() -> None:
+        for at in range(0, len(pictures), step):
+            batch = pictures[at : at + step]
+            reader(batch, [picture.shape[:2] for picture in batch])
+
+    return work
+
+
+def bus(gpu: Gpu) -> float:
+    """Bytes/s of copies up and down in turn, page-locked."""
+    stream, staged, array = gpu.stream(), gpu.pinned((COPY,), np.uint8), gpu.arena.take((COPY,), np.uint8)
+
+    def work() -> None:
+        gpu.upload(staged, array, stream)
+        gpu.download(array, staged, stream)
+        with gpu.current():
+            stream.synchronize()
+
+    return 2 * COPY / seconds(work)
+
+
+def measure(precision: str, rtx: bool, number: int) -> None:
+    bundle = bundles.load(bundles.bundled())
+    with Gpu(2 * COPY) as gpu:
+        name, peak = gpu.name, bus(gpu)
+    reader = open_tensorrt(bundle, bundle.max_side, tiles=False, precision=precision, rtx=rtx)
+    try:
+        run = reader.batch // 2
+        print(
+            f"{name}, {reader.name} {reader.version}, {precision}, {run} pictures to a run; bus {peak / 1e9:.1f} GB/s"
+        )
+        for size in SIZES:
+            pictures = (check_pictures(size) * (number // 6 + 1))[:number]
+            together = number / seconds(in_calls_of(reader, pictures, number))
+            alone = number / seconds(in_calls_of(reader, pictures, run))
+            copied = together * 4 * size[0] * size[1]  # three bytes of a pixel go up, one of its mask comes down
+            speeds = f"{together:8.1f} pictures/s, {alone:8.1f} alone (x {together / alone:.2f})"
+            print(f"{size[1]:5} x {size[0]:<5} {speeds}, copies {copied / 1e9:6.2f} GB/s ({copied / peak:.0%})")
+    finally:
+        reader.close()
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--rtx", action="store_true", help="TensorRT-RTX instead of TensorRT")
+    arguments.add_argument("--precision", default="float16", choices=("float16", "float32", "int8"))
+    arguments.add_argument("--pictures", type=int, default=256, help="in a call (256)")
+    options = arguments.parse_args()
+    try:
+        measure(options.precision, options.rtx, options.pictures)
+    except MagrtError as error:
+        sys.exit(f"nothing measured: {error}")
+
+
+if __name__ == "__main__":
+    main()

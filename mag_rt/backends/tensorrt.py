@@ -1,0 +1,543 @@
+"""The annotator through TensorRT or TensorRT-RTX on a GPU, our kernels around it.
+
+A call is cut into *runs* of the engine, and each run has one of two *slots* in turn. Three parties work at the same
+time, each in its own order; arrows are the events (recorded by the one, waited for by the other):
+
+    host           stage k+1 ............  wait for download k, make its readings  stage k+2 ...
+    copy stream    upload k+1 ──uploaded──▸         wait ▸ download k ──downloaded──▸ host
+    compute stream              wait ▸ prepare, engine, finish of k+1 ──computed──▸ copy stream
+
+The copy stream gets download k behind upload k+1: else that upload would wait until run k is computed.
+
+Who owns what. A slot has what two parties touch: staged and uploaded pictures, masks, counts; it is the run's from the
+staging until the host has waited for `downloaded`, and that wait is what makes it free for run k+2. What only the
+compute stream touches (input, maps, sums of tiles) exists once: the order of that stream keeps runs apart. All of it is
+page-locked memory and pieces of the arena of the Gpu, which the reader takes over. Weights and activations are
+TensorRT's own.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import cycle
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
+from mag_rt.bundle import Bundle
+from mag_rt.cuda import (
+    ALIGNMENT,
+    LARGEST_SIDE,
+    STATISTICS,
+    Arena,
+    CudaError,
+    DeviceArray,
+    DoesNotFitError,
+    Gpu,
+    Placements,
+    counts,
+)
+from mag_rt.engine_cache import EngineCache
+from mag_rt.engines import EngineError, Spec, engine_for, library_log, load_library, title
+from mag_rt.findings import Failure, Reading, grey_level, read
+from mag_rt.parity import Annotate
+from mag_rt.pictures import Picture, shrink, shrunk
+from mag_rt.reading import OVERLAP, HostReader, tiling
+
+ARENA_BYTES = 512 << 20
+"""Of the Gpu to open for a reader."""
+TILES_ARENA_BYTES = 2 << 30
+"""The same for pictures in tiles, whose maps add up in 52 bytes for each pixel."""
+SLOT_BYTES = 128 << 20
+"""Of the arena for each slot's pictures and masks, or a quarter of it; the rest is for the planes."""
+
+Size = tuple[int, int]
+"""Height and width, pixels."""
+
+
+class TensorRTReader:
+    """A bundle's engine on a GPU, as a Reader.
+
+    `trt`: the module, tensorrt or tensorrt_rtx. `engine`: as the library serialised it; input `image` N x 3 x H x W and
+    output `annotation` N x (2+K) x H x W, each float16 or float32. `precision`: what it computes in, for people. `gpu`:
+    taken over; it is closed with the reader, or here when this raises. Pictures with a side over `max_side` are shrunk
+    to it, or with `tiles` read in tiles of it, as a HostReader does; what the engine's profile is too small for is read
+    in tiles as well, and what the arena is too small for is read on the CPU.
+
+    Raises EngineError, CudaError, and DoesNotFitError when the arena is too small for a picture of `max_side`.
+    """
+
+    threads = 1
+    reason = ""
+
+    def __init__(
+        self, trt: Any, engine: bytes, bundle: Bundle, gpu: Gpu, *, precision: str, max_side: int, tiles: bool
+    ) -> None:
+        self.name, self.version, self.precision = trt.__name__.replace("_", "-"), trt.__version__, precision
+        self._bundle, self._gpu, self._max_side, self._tiles = bundle, gpu, max_side, tiles
+        self._on_cpu: HostReader | None = None
+        with ExitStack() as undo:
+            undo.callback(gpu.close)
+            self._copy, self._compute = gpu.stream(), gpu.stream()
+            self._engine = _Engine(trt, engine, bundle, gpu, self._compute)
+            undo.callback(self._engine.close)
+            self._slots, self._planes = self._share_out()
+            self._undo = undo.pop_all()
+        self.batch = 2 * self._engine.batch_most  # two runs, so that they overlap
+
+    def close(self) -> None:
+        """Wait for the work under way and give everything back; calling it again does nothing."""
+        if self._on_cpu:
+            self._on_cpu.close()
+        self._undo.close()
+
+    def __call__(self, pictures: Sequence[Picture], sizes: Sequence[Size]) -> list[Reading | Failure]:
+        """The reading of each picture; a Failure where the engine's maps hold what is no number.
+
+        Raises CudaError or EngineError when the GPU or the engine fails; nothing is under way afterwards.
+        """
+        results: dict[int, Reading | Failure] = {}
+        tasks = [self._task(i, *each) for i, each in enumerate(zip(pictures, sizes, strict=True))]
+        fitting = [task for task in tasks if self._fits(task)]
+        slots, before = cycle(self._slots), None
+        try:
+            for run in self._runs(fitting):
+                slot = next(slots)  # free: its last run was collected in the round before
+                self._queue_upload(slot, run)
+                self._queue_compute(slot, run)
+                if before:
+                    results.update(self._collect(before))
+                before = slot
+            if before:
+                results.update(self._collect(before))
+        except BaseException:
+            self._settle()
+            raise
+        for task in tasks:
+            if task not in fitting:
+                results[task.index] = self._read_on_cpu(pictures[task.index], task.size)
+        return [results[task.index] for task in tasks]
+
+    # What is to be done ----------------------------------------------------------------------------------------------
+
+    def _task(self, index: int, picture: Picture, size: Size) -> "_Task":
+        placed = picture.shape[:2] if self._tiles else shrunk(picture.shape[:2], self._max_side)
+        plane = self._engine.plane(placed, self._max_side if self._tiles else None)
+        if placed[0] > plane[0] or placed[1] > plane[1]:  # tiles are cut out by the host, at the size that is read
+            return _Task(index, shrink(picture, max(placed)), size, placed, plane, tiled=True)
+        return _Task(index, picture, size, placed, plane, tiled=False)
+
+    def _runs(self, tasks: list["_Task"]) -> Iterator["_Run"]:
+        """Pictures of one plane together, as many as fit; a picture in tiles by itself."""
+        alike: dict[Size, list[_Task]] = defaultdict(list)
+        for task in tasks:
+            if task.tiled:
+                yield from self._runs_of_tiles(task)
+            else:
+                alike[task.plane].append(task)
+        for plane, waiting in alike.items():
+            while waiting:
+                run = waiting[: self._how_many(waiting)]
+                yield _Run(plane, [task.picture for task in run], [task.placed for task in run], run)
+                del waiting[: len(run)]
+
+    def _runs_of_tiles(self, task: "_Task") -> Iterator["_Run"]:
+        rows, columns = ([start for start, _ in tiling(*each)] for each in zip(task.placed, task.plane, strict=True))
+        corners = [(left, top) for top in rows for left in columns]
+        height, width = task.plane
+        most = self._batch_within(task)
+        for begin in range(0, len(corners), most):
+            batch = corners[begin : begin + most]
+            crops = [task.picture[top : top + height, left : left + width] for left, top in batch]
+            finishes = [task] if begin + most >= len(corners) else []
+            sizes = [crop.shape[:2] for crop in crops]
+            yield _Run(task.plane, crops, sizes, finishes, _Tiles(task.placed, batch, first=begin == 0))
+
+    def _fits(self, task: "_Task") -> bool:
+        """Whether the arena and the kernels take a picture."""
+        if max(*task.picture.shape, *task.size) > LARGEST_SIDE:
+            return False
+        batch = self._batch_within(task)
+        if batch < self._engine.batch_least:
+            return False
+        shapes = [(*task.plane, 3)] * batch if task.tiled else [task.picture.shape]
+        return self._room_for([*shapes, task.size]) > len(shapes)
+
+    def _batch_within(self, task: "_Task") -> int:
+        """How many pictures (or tiles) of a plane go through the engine at once."""
+        room = self._planes.nbytes - 4 * ALIGNMENT
+        if task.tiled:
+            room -= prod(task.placed) * 4 * (self._engine.channels + 1)
+        return min(self._engine.batch_most, room // self._engine.bytes_of(task.plane))
+
+    def _how_many(self, waiting: list["_Task"]) -> int:
+        """Of pictures of one plane, how many of the first go into a run."""
+        first = waiting[: self._batch_within(waiting[0])]
+        return self._room_for([shape for task in first for shape in (task.picture.shape, task.size)]) // 2
+
+    def _room_for(self, shapes: list[tuple[int, ...]]) -> int:
+        """How many of the first of such pictures and masks a slot has room for."""
+        trial, count = Arena(self._slots[0].arena.pointer, self._slots[0].arena.nbytes), 0
+        with suppress(DoesNotFitError):
+            for shape in shapes:
+                trial.take(shape, np.uint8, aligned_rows=True)
+                count += 1
+        return count
+
+    def _read_on_cpu(self, picture: Picture, size: Size) -> Reading | Failure:
+        if self._on_cpu is None:
+            backend = OnnxRuntimeBackend(self._bundle)
+            self._on_cpu = HostReader(backend, self._bundle, self._max_side, self._tiles, threads=1)
+        return self._on_cpu([picture], [size])[0]
+
+    # How it is done --------------------------------------------------------------------------------------------------
+
+    def _queue_upload(self, slot: "_Slot", run: "_Run") -> None:
+        """On the copy stream, up to `uploaded`: pictures, and the records of where they and their masks lie."""
+        gpu, stream = self._gpu, self._copy
+        slot.run = run
+        slot.arena.clear()
+        photos = [slot.take(picture.shape) for picture in run.pictures]
+        for photo, picture in zip(photos, run.pictures, strict=True):
+            slot.rows(photo)[:, : picture.shape[1] * 3] = picture.reshape(len(picture), -1)
+            gpu.upload(slot.staged(photo), _flat(photo), stream)
+        slot.pictures.fill(photos, run.placed, stream)
+        if run.finishes:
+            masks = [slot.take(task.size) for task in run.finishes]
+            slot.masks.fill(masks, [task.placed for task in run.finishes], stream)
+        if run.tiles:
+            slot.staged_corners[: len(run.tiles.corners)] = run.tiles.corners
+            gpu.upload(slot.staged_corners, slot.corners, stream)
+        self._record(slot.uploaded, stream)
+
+    def _queue_compute(self, slot: "_Slot", run: "_Run") -> None:
+        """On the compute stream, from `uploaded` to `computed`: pictures to maps to masks and counts."""
+        gpu, stream = self._gpu, self._compute
+        self._wait(stream, slot.uploaded)
+        self._planes.clear()
+        # First of all, so that they are at the same place for all tiles of a picture.
+        total, weight = self._sums(run.tiles, stream) if run.tiles else (None, None)
+        count = len(run.pictures)
+        image, maps = self._engine.take(self._planes, max(count, self._engine.batch_least), run.plane)
+        normalisation = self._bundle.normalisation
+        gpu.prepare(pictures=slot.pictures, normalisation=normalisation, out=image.first(count), stream=stream)
+        self._engine.queue(image, maps)
+        maps = maps.first(count)
+        if run.tiles and total and weight:
+            overlap = max(1, min(OVERLAP, min(run.plane) // 4))
+            corners = slot.corners.first(count)
+            gpu.accumulate_tiles(
+                tiles=maps, corners=corners, overlap=overlap, total=total, weight=weight, stream=stream
+            )
+            if run.finishes:
+                gpu.normalise_tiles(total=total, weight=weight, stream=stream)
+            maps = DeviceArray(total.pointer, (1, *total.shape), total.dtype, total.nbytes)
+        if run.finishes:
+            threshold = grey_level(self._bundle.mask_threshold)
+            statistics = slot.statistics.first(len(run.finishes))
+            gpu.finish(maps=maps, masks=slot.masks, threshold=threshold, statistics=statistics, stream=stream)
+        self._record(slot.computed, stream)
+
+    def _sums(self, tiles: "_Tiles", stream: Any) -> tuple[DeviceArray, DeviceArray]:
+        """Where the maps of a picture's tiles and their weights add up: total and weight, empty before the first."""
+        total = self._planes.take((self._engine.channels, *tiles.placed), np.float32)
+        weight = self._planes.take(tiles.placed, np.float32)
+        if tiles.first:
+            self._gpu.zero(total, stream)
+            self._gpu.zero(weight, stream)
+        return total, weight
+
+    def _collect(self, slot: "_Slot") -> Iterator[tuple[int, Reading | Failure]]:
+        """Queue the download on the copy stream, from `computed` to `downloaded`, wait for it, and read."""
+        gpu, stream, finishes = self._gpu, self._copy, slot.run.finishes
+        self._wait(stream, slot.computed)
+        if finishes:
+            for mask in slot.masks.pictures:
+                gpu.download(_flat(mask), slot.staged(mask), stream)
+            gpu.download(slot.statistics, slot.fetched, stream)
+        self._record(slot.downloaded, stream)
+        with gpu.current():
+            slot.downloaded.synchronize()
+        if finishes:
+            for task, mask, record in zip(finishes, slot.masks.pictures, slot.fetched, strict=False):
+                yield task.index, self._reading(slot.rows(mask)[:, : mask.shape[1]], record)
+
+    def _reading(self, mask: NDArray[np.uint8], record: np.void) -> Reading | Failure:
+        if lost := int(record["nan"]) + int(record["infinite"]):
+            why = ": FP16 overflow; `--precision float32` has the range" if self.precision == "float16" else ""
+            return Failure("overflow", f"{lost} values of the engine's annotation are NaN or infinite{why}")
+        classes = self._bundle.classes
+        # A copy: the slot's memory is the next run's.
+        return read(mask.copy(), counts(record, len(classes)), self._bundle.mask_threshold, classes)
+
+    def _share_out(self) -> tuple[list["_Slot"], Arena]:
+        """Both slots, and the arena of the planes. Raises DoesNotFitError when there is no room to work in."""
+        arena, most, side = self._gpu.arena, self._engine.batch_most, self._max_side
+        share = min(arena.nbytes // 4, SLOT_BYTES)
+        for_pictures = share - _Slot.bytes_beside(most)
+        for_planes = arena.nbytes - 2 * share - ALIGNMENT
+        needed = self._engine.batch_least * self._engine.bytes_of(self._engine.plane((side, side)))
+        if for_pictures < 4 * side**2 or for_planes < needed + 2 * ALIGNMENT:
+            raise DoesNotFitError(
+                f"{arena.nbytes >> 20} MiB of device memory are too few for pictures of {side} x {side}"
+            )
+        slots = [_Slot(self._gpu, most, for_pictures) for _ in range(2)]
+        planes = arena.take((for_planes,), np.uint8)
+        return slots, Arena(planes.pointer, planes.nbytes)
+
+    def _record(self, event: Any, stream: Any) -> None:
+        with self._gpu.current():
+            event.record(stream)
+
+    def _wait(self, stream: Any, event: Any) -> None:
+        with self._gpu.current():
+            stream.wait_for_event(event)
+
+    def _settle(self) -> None:
+        """Wait until nothing is under way."""
+        for stream in (self._copy, self._compute):
+            with suppress(CudaError), self._gpu.current():  # a GPU that has failed does nothing more
+                stream.synchronize()
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """A picture of a call. `picture`: what goes up; `size`: of its mask; `placed`: as the network sees it; `plane`: the
+    engine's input that it goes into, `tiled` when it takes several."""
+
+    index: int
+    picture: Picture
+    size: Size
+    placed: Size
+    plane: Size
+    tiled: bool
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """Tiles of one picture. `placed`: its size; `corners`: (left, top) of each; `first`: none came before them."""
+
+    placed: Size
+    corners: list[tuple[int, int]]
+    first: bool
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of the engine. `pictures`: what goes up, whole or tiles; `placed`: the size that the network sees each at;
+    `finishes`: whose masks are done with it."""
+
+    plane: Size
+    pictures: list[Picture]
+    placed: list[Size]
+    finishes: list[_Task]
+    tiles: _Tiles | None = None
+
+
+class _Slot:
+    """One run's pictures, masks and counts, on the device and page-locked on the host, and its three events.
+
+    `most`: pictures in a run; `nbytes`: for pictures and masks. Both live as long as the Gpu.
+    """
+
+    run: _Run
+
+    def __init__(self, gpu: Gpu, most: int, nbytes: int) -> None:
+        region = gpu.arena.take((nbytes,), np.uint8)
+        self.arena = Arena(region.pointer, region.nbytes)
+        self._staging = gpu.pinned((nbytes,), np.uint8)  # laid out as the arena is
+        self.pictures, self.masks = Placements(gpu, gpu.arena, most), Placements(gpu, gpu.arena, most)
+        self.corners, self.staged_corners = gpu.arena.take((most, 2), np.int32), gpu.pinned((most, 2), np.int32)
+        self.statistics, self.fetched = gpu.arena.take((most,), STATISTICS), gpu.pinned((most,), STATISTICS)
+        self.uploaded, self.computed, self.downloaded = gpu.event(), gpu.event(), gpu.event()
+
+    @staticmethod
+    def bytes_beside(most: int) -> int:
+        """That a slot takes of the Gpu's arena beside those for pictures and masks, at most."""
+        return most * (STATISTICS.itemsize + 256) + 5 * ALIGNMENT
+
+    def take(self, shape: tuple[int, ...]) -> DeviceArray:
+        """Room for a picture or mask. Raises DoesNotFitError."""
+        return self.arena.take(shape, np.uint8, aligned_rows=True)
+
+    def staged(self, array: DeviceArray) -> NDArray[np.uint8]:
+        """The page-locked bytes of a picture or mask of this slot."""
+        begin = array.pointer - self.arena.pointer
+        return self._staging[begin : begin + array.nbytes]
+
+    def rows(self, array: DeviceArray) -> NDArray[np.uint8]:
+        """The same, a row of them for each row of pixels, which they begin with."""
+        return self.staged(array).reshape(array.shape[0], array.pitch)
+
+
+def _flat(array: DeviceArray) -> DeviceArray:
+    """An array as bytes, the ends of its rows included."""
+    return DeviceArray(array.pointer, (array.nbytes,), np.dtype(np.uint8), 1)
+
+
+class _Engine:
+    """An engine with its execution context, checked against the bundle.
+
+    `plane` and the `batch_...` numbers come from its first optimisation profile. `stream`: what it runs on, always.
+    """
+
+    def __init__(self, trt: Any, engine: bytes, bundle: Bundle, gpu: Gpu, stream: Any) -> None:
+        self._gpu, self._stream, self._multiple = gpu, stream, bundle.multiple
+        self._log = library_log(trt)
+        self.channels = 2 + len(bundle.classes)
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: Any = None
+        self._types: dict[str, np.dtype[Any]] = {}
+        self._title = title(trt.__name__)
+        try:
+            with gpu.current():
+                self._load(trt, engine)
+        except BaseException:
+            self.close()  # here: whoever looks at the error keeps this object alive beyond the Gpu
+            raise
+
+    def close(self) -> None:
+        """Wait until it does not run, and give the engine back."""
+        with suppress(CudaError), self._gpu.current():
+            self._stream.synchronize()
+        with self._gpu.current():
+            self._context = None
+            self._engine = None
+            self._runtime = None
+
+    def _load(self, trt: Any, engine: bytes) -> None:
+        self._runtime = trt.Runtime(self._log)
+        self._engine = self._runtime.deserialize_cuda_engine(engine)
+        if self._engine is None:
+            raise self._failed("does not load this engine")
+        self._check_tensors(trt)
+        self._read_profile()
+        self._context = self._engine.create_execution_context()
+        if self._context is None or not self._context.set_optimization_profile_async(0, self._stream.handle):
+            raise self._failed("gives no execution context")
+        self._check_output()
+
+    def plane(self, placed: Size, side: int | None = None) -> Size:
+        """The input for a picture: its size rounded up, within the profile. With `side`, at most that, if it may be."""
+        height, width = (
+            min(max(-(-length // self._multiple) * self._multiple, least), max(least, min(most, self._floor(side))))
+            for length, least, most in zip(placed, self._least, self._most, strict=True)
+        )
+        return height, width
+
+    def bytes_of(self, plane: Size) -> int:
+        """What one picture takes as input and as maps."""
+        return prod(plane) * (3 * self._types["image"].itemsize + self.channels * self._types["annotation"].itemsize)
+
+    def take(self, arena: Arena, batch: int, plane: Size) -> tuple[DeviceArray, DeviceArray]:
+        """Room for a batch's input and maps."""
+        image = arena.take((batch, 3, *plane), self._types["image"])
+        return image, arena.take((batch, self.channels, *plane), self._types["annotation"])
+
+    def queue(self, image: DeviceArray, maps: DeviceArray) -> None:
+        """Queue a run on the engine's stream: from `image` to `maps`. Raises EngineError."""
+        context = self._context
+        self._log.complaints.clear()  # of earlier runs
+        with self._gpu.current():
+            ready = (
+                context is not None
+                and context.set_input_shape("image", image.shape)
+                and context.set_tensor_address("image", image.pointer)
+                and context.set_tensor_address("annotation", maps.pointer)
+            )
+            if context is None or not ready or not context.execute_async_v3(self._stream.handle):
+                raise self._failed(f"does not run a batch of {' x '.join(map(str, image.shape))}")
+
+    def _floor(self, side: int | None) -> int:
+        return LARGEST_SIDE if side is None else max(side // self._multiple, 1) * self._multiple
+
+    def _check_tensors(self, trt: Any) -> None:
+        engine = self._engine
+        floats = {trt.DataType.FLOAT: np.float32, trt.DataType.HALF: np.float16}
+        expected = {
+            "image": (trt.TensorIOMode.INPUT, 3),
+            "annotation": (trt.TensorIOMode.OUTPUT, self.channels),
+        }
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        if sorted(names) != sorted(expected):
+            raise EngineError(f"the engine has {' and '.join(names)}, where image and annotation belong")
+        for name, (mode, channels) in expected.items():
+            shape, dtype = tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name)
+            if engine.get_tensor_mode(name) != mode:
+                raise EngineError(f"the engine's {name} is no {mode.name.lower()}")
+            if len(shape) != 4 or shape[1] != channels:
+                raise EngineError(f"the engine's {name} is {shape}, where N x {channels} x H x W belongs")
+            if dtype not in floats:
+                raise EngineError(f"the engine's {name} is {dtype.name}; the kernels take FLOAT and HALF")
+            self._types[name] = np.dtype(floats[dtype])
+
+    def _read_profile(self) -> None:
+        least, _, most = (tuple(shape) for shape in self._engine.get_tensor_profile_shape("image", 0))
+        self.batch_least, self.batch_most = least[0], most[0]
+        of = self._multiple
+        self._least = tuple(-(-side // of) * of for side in least[2:])
+        self._most = tuple(side // of * of for side in most[2:])
+        if any(low > high for low, high in zip(self._least, self._most, strict=True)):
+            sides = f"{least[2]} x {least[3]} to {most[2]} x {most[3]}"
+            raise EngineError(f"the engine takes pictures of {sides}, the annotator multiples of {of}")
+
+    def _check_output(self) -> None:
+        shape = (self.batch_least, 3, *self._least)
+        if not self._context.set_input_shape("image", shape):
+            raise self._failed(f"does not take its own smallest input, {shape}")
+        maps = tuple(self._context.get_tensor_shape("annotation"))
+        if maps != (self.batch_least, self.channels, *self._least):
+            raise EngineError(f"the engine makes {maps} of {shape}, which is no annotation of it")
+
+    def _failed(self, what: str) -> EngineError:
+        return EngineError(f"{self._title} {what}: {self._log.reason()}")
+
+
+def open_tensorrt(
+    bundle: Bundle, max_side: int, tiles: bool, *, precision: str = "float16", rtx: bool = False
+) -> TensorRTReader:
+    """A reader with the engine that this user's cache has for the GPU, or with a new one, which may take minutes.
+
+    Raises EngineError, ParityError, CudaError or DoesNotFitError: a line that says why there is none.
+    """
+    trt, spec = load_library(rtx), Spec.default(bundle, precision)
+    gpu = Gpu(TILES_ARENA_BYTES if tiles else ARENA_BYTES)
+    try:
+        engine = engine_for(trt, bundle, spec, gpu, lambda it: annotating(trt, it, bundle, gpu), EngineCache())
+    except BaseException:
+        gpu.close()
+        raise
+    return TensorRTReader(trt, engine, bundle, gpu, precision=precision, max_side=max_side, tiles=tiles)
+
+
+@contextmanager
+def annotating(trt: Any, engine: bytes, bundle: Bundle, gpu: Gpu) -> Iterator[Annotate]:
+    """What annotates with an engine and nothing around it, for the parity gate.
+
+    The Gpu's arena must be free, and is free again afterwards. Raises as TensorRTReader does.
+    """
+    stream = gpu.stream()
+    network = _Engine(trt, engine, bundle, gpu, stream)
+
+    def annotate(images: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        gpu.arena.clear()
+        height, width = images.shape[2:]
+        image, maps = network.take(gpu.arena, len(images), (height, width))
+        annotation = np.empty(maps.shape, maps.dtype)
+        gpu.upload(np.ascontiguousarray(images, image.dtype), image, stream)
+        network.queue(image, maps)
+        gpu.download(maps, annotation, stream)
+        with gpu.current():
+            stream.synchronize()
+        return annotation
+
+    try:
+        yield annotate
+    finally:
+        network.close()
+        gpu.arena.clear()

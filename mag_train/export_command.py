@@ -1,0 +1,95 @@
+"""`magtrain export`: a run turned into a bundle, and what can be made of it in the same go."""
+
+from enum import Enum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mag_rt import bundle as bundles
+from mag_rt.build_command import NETWORKS, Precision, build_into
+from mag_rt.bundle import MANIFEST, Bundle
+from mag_rt.engine_cache import EngineCache
+from mag_rt.engines import Spec
+
+
+class Extra(str, Enum):
+    """What `--with` takes."""
+
+    retoucher = "retoucher"
+
+
+def export(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Folder of a run; or a bundle, to add float16 (--data) or INT8 (--int8) to."
+        ),
+    ],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder to write the bundle to.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Photos that calibrate the score and check the networks; the run's own."),
+    ] = None,
+    weights_licence: Annotated[
+        str, typer.Option(help="What the training photos allow the weights to be used for.")
+    ] = "unknown: as the licences of the training photos allow",
+    int8: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PHOTOS",
+            help="Add the INT8 network, calibrated on the photos in a folder, or of role calibration in its manifest.",
+        ),
+    ] = None,
+    engine: Annotated[
+        Precision | None,
+        typer.Option(help="Build a TensorRT engine too, as magrt build does; where only TensorRT-RTX is, by that."),
+    ] = None,
+    extra: Annotated[
+        Extra | None,
+        typer.Option("--with", help="retoucher: its ONNX beside the bundle, as BUNDLE.retoucher.onnx, for studies."),
+    ] = None,
+) -> None:
+    """Turn the best checkpoint of a run into a bundle that magrt scans with.
+
+    The annotator is written in float32, the reference, in float16, for TensorRT, and with --int8 in INT8, for OpenVINO
+    and TensorRT. They are checked on photos, and bundle.json says how far they are from torch or from the reference.
+    """
+    from mag_train import export as exporting
+    from mag_train.quantise import photos_in, with_int8
+
+    if run.suffix == ".zip" or (run / MANIFEST).is_file():
+        if extra or not (data or int8):
+            raise typer.BadParameter(
+                "a bundle has no retoucher, and no photos: name some by --data or --int8", param_hint="RUN"
+            )
+        written = exporting.add_float16(run, bundle, data) if data else bundles.load(run)
+    else:
+        written = exporting.export(run, bundle, data, weights_licence)
+    if int8:
+        written = with_int8(written, photos_in(int8))
+        bundles.save(written, bundle)
+    _report(written, bundle)
+    if extra:
+        beside = bundle.with_name(f"{bundle.name}.retoucher.onnx")
+        exporting.export_retoucher(run, beside)
+        typer.echo(f"{beside}: hides splices, for studies of robustness; never part of a bundle")
+    if engine:
+        rtx = find_spec("tensorrt") is None and find_spec("tensorrt_rtx") is not None
+        typer.echo(build_into(EngineCache(), written, Spec.default(written, NETWORKS[engine]), rtx))
+
+
+def _report(written: Bundle, folder: Path) -> None:
+    check = written.training["calibration_check"]
+    typer.echo(f"{folder}: {written.annotator} annotator, {written.training['pictures']} pictures seen")
+    typer.echo(
+        f"on {check['photos'] // 2} photos left out of the calibration: {check['authentic_called_spliced']:.1%} of the "
+        f"authentic and {check['spliced_called_spliced']:.1%} of the spliced pictures are called spliced"
+    )
+    for precision in written.networks:
+        if facts := written.training.get(f"{precision}_difference"):
+            typer.echo(
+                f"{precision} masks differ from float32 by {facts['mask']:.4f} on {facts['photos']} photos, IoU "
+                f"{facts['iou']:.3f}"
+            )

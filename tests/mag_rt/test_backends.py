@@ -1,0 +1,164 @@
+"""Which backend runs is of no consequence but for speed, and none talks to anybody."""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mag_rt import BundleError, bundle
+from mag_rt.backends.choice import choose
+from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
+from mag_rt.backends.openvino import OpenVINOBackend
+from mag_rt.bundle import Bundle
+from mag_rt.errors import BackendError
+from mag_rt.parity import check_pictures
+from mag_train.quantise import quantise
+from tests.conftest import grey_with_red_box, save, small_unet
+
+SAME, ALIKE = 2e-5, 0.02
+"""The greatest difference of a probability between backends: of float32, and of INT8, where they clip differently."""
+
+
+@pytest.fixture(scope="module")
+def small(red_bundle: Bundle) -> Bundle:
+    """A bundle with an INT8 network beside the float32 one."""
+    images = [red_bundle.normalisation([picture]) for picture in check_pictures((96, 64))]
+    return replace(red_bundle, networks={"float32": small_unet(), "int8": quantise(small_unet(), images)})
+
+
+def picture(height: int, width: int, count: int = 1) -> NDArray[np.float32]:
+    rng = np.random.default_rng(height)
+    smooth = np.cumsum(rng.normal(0, 0.1, (count, 3, height, width)), axis=3)
+    return np.clip(smooth, -1, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", SAME), ("int8", ALIKE)])
+def test_backends_agree_on_pictures_of_any_shape(small: Bundle, precision: str, tolerance: float) -> None:
+    one, other = OpenVINOBackend(small, precision), OnnxRuntimeBackend(small, precision)
+    for image in (picture(32, 32), picture(64, 96), picture(96, 64, 3), picture(32, 32)):
+        np.testing.assert_allclose(one(image), other(image), atol=tolerance)
+
+
+def test_openvino_has_room_for_what_calibration_has_not_seen(small: Bundle) -> None:
+    """Where nothing is negative twice as much fits before it is clipped."""
+    image = 3 * picture(96, 96)
+    expected = OnnxRuntimeBackend(small)(image)
+    in_openvino, signed = (np.abs(backend(small, "int8")(image) - expected).mean() for backend in BACKENDS)
+    assert in_openvino < 0.7 * signed
+
+
+BACKENDS = (OpenVINOBackend, OnnxRuntimeBackend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_threads_share_a_backend(small: Bundle, backend: type[OpenVINOBackend] | type[OnnxRuntimeBackend]) -> None:
+    shared = backend(small, "float32", calls=2)
+    images = [picture(32 * (1 + number % 3), 64) for number in range(12)]
+    expected = [shared(image) for image in images]
+    with ThreadPoolExecutor(2) as threads:
+        for given, should in zip(threads.map(shared, images), expected, strict=True):
+            np.testing.assert_array_equal(given, should)
+    shared.close()
+    shared.close()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_was_given_is_not_overwritten_later(
+    small: Bundle, backend: type[OpenVINOBackend] | type[OnnxRuntimeBackend]
+) -> None:
+    open_backend = backend(small)
+    first = open_backend(picture(32, 32))
+    kept = first.copy()
+    open_backend(-picture(32, 32))
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_network_that_is_none_is_one_line(
+    small: Bundle, backend: type[OpenVINOBackend] | type[OnnxRuntimeBackend], precision: str
+) -> None:
+    broken = replace(small, networks={**small.networks, precision: b"nothing"})
+    with pytest.raises(BundleError, match=f"refuses the {precision} network") as error:
+        backend(broken, precision)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_openvino_is_one_line(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(BackendError, match=r"pip install 'magrt\[openvino\]'"):
+        OpenVINOBackend(small)
+
+
+def test_the_choice_says_why(small: Bundle) -> None:
+    fast = choose(small)
+    assert (fast.backend.name, fast.backend.precision) == ("openvino", "int8")
+    assert fast.reason == "openvino is installed; int8 is the faster one there"
+    plain = choose(replace(small, networks={"float32": small.network}))
+    assert plain.backend.precision == "float32" and "the bundle has no int8 network" in plain.reason
+    asked = choose(small, "onnxruntime", "int8")
+    assert (asked.backend.name, asked.backend.precision) == ("onnxruntime", "int8")
+    assert asked.reason == "onnxruntime was asked for; int8 was asked for"
+    assert choose(small, "onnxruntime").backend.precision == "float32"
+
+
+def test_without_openvino_onnxruntime_is_chosen(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mag_rt.backends.choice.find_spec", lambda name: None)
+    choice = choose(small)
+    assert (choice.backend.name, choice.backend.precision) == ("onnxruntime", "float32")
+    assert "not installed" in choice.reason
+
+
+def test_an_openvino_that_does_not_load_is_no_reason_to_stop(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert choose(small).backend.name == "onnxruntime"
+    with pytest.raises(BackendError):
+        choose(small, "openvino")
+
+
+def test_what_cannot_be_had_is_refused(small: Bundle, red_bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match=r"no int8 network \(it has float32\)"):
+        choose(red_bundle, precision="int8")
+    with pytest.raises(BackendError, match="auto, openvino or onnxruntime"):
+        choose(small, "tensorflow")
+    with pytest.raises(BackendError, match="auto, float32 or int8"):
+        choose(small, precision="float16")
+
+
+NETWORK_DENIED = """
+import socket, sys
+def denied(*arguments, **options):
+    print("the network was asked for:", arguments, file=sys.stderr)
+    raise OSError("denied")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = denied
+from mag_rt.cli import app
+app(sys.argv[1:])
+"""
+
+
+def test_a_scan_asks_nobody_and_leaves_nothing_at_home(small: Bundle, tmp_path: Path) -> None:
+    bundle.save(small, tmp_path / "model")
+    save(tmp_path / "photo.png", grey_with_red_box(64, 64))
+    (tmp_path / "home").mkdir()
+    arguments = ["scan", "photo.png", "--out", "out", "--model", "model"]
+    # OpenVINO reports its use by itself unless it believes to run in CI, or within pytest.
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    done = subprocess.run(
+        [sys.executable, "-c", NETWORK_DENIED, *arguments],
+        cwd=tmp_path,
+        env={**environment, "HOME": str(tmp_path / "home"), "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "openvino" in json.loads((tmp_path / "out" / "run.json").read_text())["versions"]
+    assert "the network was asked for" not in done.stderr
+    assert not (tmp_path / "home" / "intel").exists()

@@ -1,0 +1,89 @@
+"""`magrt build` writes a real engine in seconds, or says in one line why it cannot."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from mag_rt.cli import app
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["build", *map(str, arguments)])
+
+
+def one_line(result: Result) -> str:
+    """What was said on stderr: a line that is no traceback."""
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith("magrt: "), result.stderr
+    return result.stderr
+
+
+@pytest.fixture
+def rtx() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (Linux on x86-64 has it)")
+
+
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize(("precision", "name"), [("fp16", "float16"), ("fp32", "float32"), ("int8", "int8")])
+def test_the_shipped_bundle_becomes_an_engine(tmp_path: Path, precision: str, name: str) -> None:
+    result = run("--rtx", "--out", tmp_path, "--precision", precision, "--batch", "1,2,8", "--size", "64,96x128,256")
+    assert result.exit_code == 0, result.output
+    (engine,) = tmp_path.glob("*.engine")
+    assert str(engine) in result.stdout and "TensorRT-RTX" in result.stdout
+    notes = json.loads(engine.with_suffix(".json").read_text())
+    assert notes["bytes"] == engine.stat().st_size > 1_000_000
+    facts = notes["facts"]
+    assert (facts["precision"], facts["batch"], facts["library"]) == (name, [1, 2, 8], "tensorrt_rtx")
+    assert facts["sizes"] == [[64, 64], [96, 128], [256, 256]]
+
+
+@pytest.mark.usefixtures("rtx")
+def test_without_a_folder_it_goes_to_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert run("--rtx", "--size", "64").exit_code == 0
+    assert len(list((tmp_path / "magrt" / "engines").glob("edge-float16-*.engine"))) == 1
+
+
+@pytest.mark.usefixtures("rtx")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run("--rtx", "--size", "64", "--out", tmp_path / "file")
+    assert result.exit_code == 4 and "cannot write the engine to" in one_line(result)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--batch", "1,2"], "--batch takes MIN,OPT,MAX or one value, not 1,2"),
+        (["--batch", "few"], "--batch takes"),
+        (["--batch", "4,2,8"], "batch 4,2,8 is not smallest, best, largest"),
+        (["--size", "32x64y"], "--size takes"),
+        (["--size", "500"], "takes multiples of 32, not 500"),
+        (["--size", "512,256,1024"], "is not smallest, best, largest"),
+    ],
+)
+def test_what_makes_no_engine_is_told_before_anything_is_built(options: list[str], said: str) -> None:
+    result = run("--rtx", *options)
+    assert result.exit_code == 2 and said in one_line(result)
+
+
+@pytest.mark.parametrize(("flags", "name"), [([], "tensorrt"), (["--rtx"], "tensorrt_rtx")])
+def test_without_the_library_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    result = run(*flags)
+    assert result.exit_code == 2 and "is not installed: pip install 'magrt[" in one_line(result)
+
+
+def test_a_bundle_that_is_none_is_named(tmp_path: Path) -> None:
+    result = run(tmp_path)
+    assert result.exit_code == 2 and str(tmp_path) in one_line(result)
+
+
+@pytest.mark.usefixtures("rtx")
+def test_a_precision_that_the_bundle_lacks_is_named(red_model: Path) -> None:
+    result = run(red_model, "--rtx")
+    assert result.exit_code == 2 and "no float16 network (it has float32)" in one_line(result)

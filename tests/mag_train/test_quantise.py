@@ -1,0 +1,131 @@
+"""INT8 as TensorRT takes it, where it does no harm, and near enough to float32 to point at the same pixels."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, numpy_helper
+
+from mag_rt import bundle as bundles
+from mag_rt.bundle import Bundle
+from mag_rt.errors import SourceError
+from mag_rt.parity import check_pictures
+from mag_train.cli import app
+from mag_train.quantise import photos_in, quantise, with_int8
+from tests.conftest import grey_with_red_box, red_is_spliced, save, small_unet
+
+
+@pytest.fixture(scope="module")
+def images(red_bundle: Bundle) -> list[NDArray[np.float32]]:
+    pictures = check_pictures((96, 64))
+    return [red_bundle.normalisation([picture]) for picture in pictures[:4]]
+
+
+@pytest.fixture(scope="module")
+def graph(images: list[NDArray[np.float32]]) -> onnx.GraphProto:
+    return onnx.load_from_string(quantise(small_unet(), images)).graph
+
+
+def by_kind(graph: onnx.GraphProto, kind: str) -> Iterator[NodeProto]:
+    return (node for node in graph.node if node.op_type == kind)
+
+
+def convolutions(graph: onnx.GraphProto) -> dict[str, NodeProto]:
+    return {node.name: node for node in by_kind(graph, "Conv")}
+
+
+def test_integers_are_signed_and_zero_is_zero(graph: onnx.GraphProto) -> None:
+    constants = {each.name: each for each in graph.initializer}
+    pairs = [*by_kind(graph, "QuantizeLinear"), *by_kind(graph, "DequantizeLinear")]
+    assert pairs
+    for node in pairs:
+        zero, scale = constants[node.input[2]], numpy_helper.to_array(constants[node.input[1]])
+        assert zero.data_type == TensorProto.INT8 and not numpy_helper.to_array(zero).any()
+        assert (scale > 0).all()
+    assert {each.data_type for each in graph.initializer if each.name.endswith(".bias")} == {TensorProto.FLOAT}
+
+
+def test_picture_high_pass_and_gate_stay_float_and_the_rest_does_not(graph: onnx.GraphProto) -> None:
+    read = {name: (node.input[0], node.input[1]) for name, node in convolutions(graph).items()}
+    assert read["noise"] == ("image", "noise.weight")
+    assert read["stem"] == ("views", "stem.weight")
+    assert read["gate"] == ("mean", "gate.weight")
+    for name in ("down", "up", "head"):
+        assert all(each.endswith("_dq") for each in read[name]), read[name]
+
+
+def test_each_output_channel_of_a_weight_has_its_scale(graph: onnx.GraphProto) -> None:
+    original = {
+        each.name: numpy_helper.to_array(each) for each in onnx.load_from_string(small_unet()).graph.initializer
+    }
+    constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    for name in ("down", "up", "head"):
+        scale = constants[f"{name}.weight_scale"]
+        assert scale.shape == original[f"{name}.weight"].shape[:1]
+        restored = constants[f"{name}.weight_q"] * scale[:, None, None, None]
+        worst = np.abs(restored - original[f"{name}.weight"]).max(axis=(1, 2, 3))
+        assert (worst <= scale / 2 * 1.001).all() and np.abs(constants[f"{name}.weight_q"]).max() <= 127
+
+
+def test_what_is_concatenated_shares_one_scale(graph: onnx.GraphProto) -> None:
+    constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    scales = {constants[f"{name}_scale"].item() for name in ("gated", "stem_relu", "joined")}
+    assert len(scales) == 1
+
+
+def test_it_says_what_the_float_network_says_on_any_shape(images: list[NDArray[np.float32]]) -> None:
+    before, after = (
+        onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
+        for network in (small_unet(), quantise(small_unet(), images))
+    )
+    for image in (*images, np.concatenate([images[0], images[1]])[:, :, :64, :32]):
+        expected, given = (each.run(["annotation"], {"image": image})[0] for each in (before, after))
+        assert given.shape == expected.shape
+        assert np.abs(given - expected).mean() < 0.005 and np.abs(given - expected).max() < 0.05
+
+
+def test_a_network_without_relus_has_nothing_to_quantise(red_bundle: Bundle, images: list[NDArray[np.float32]]) -> None:
+    with pytest.raises(ValueError, match="nothing to quantise"):
+        quantise(red_bundle.network, images)
+
+
+def test_photos_come_from_a_folder_or_from_the_calibration_role_of_a_manifest(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        save(tmp_path / f"{name}.png", grey_with_red_box(40, 50))
+    assert [photo.image.name for photo in photos_in(tmp_path)] == ["a.png", "b.png"]
+    (tmp_path / "manifest.tsv").write_text("role\timage\tlabel\ntraining\ta.png\t\ncalibration\tb.png\t\n")
+    assert [photo.image.name for photo in photos_in(tmp_path)] == ["b.png"]
+
+
+def test_no_photos_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SourceError):
+        photos_in(tmp_path / "nothing")
+
+
+def test_a_bundle_gets_its_int8_network_by_export(red_bundle: Bundle, tmp_path: Path) -> None:
+    check = dict.fromkeys(("photos", "authentic_called_spliced", "spliced_called_spliced"), 0.0)
+    training = {"pictures": 0, "calibration_check": check}
+    bundles.save(replace(red_bundle, networks={"float32": small_unet()}, training=training), tmp_path / "old")
+    for index, picture in enumerate(check_pictures((96, 64))):
+        save(tmp_path / "photos" / f"{index}.png", picture)
+    arguments = ["export", str(tmp_path / "old"), str(tmp_path / "new"), "--int8", str(tmp_path / "photos")]
+    app(arguments, standalone_mode=False)
+    old, new = bundles.load(tmp_path / "old"), bundles.load(tmp_path / "new")
+    assert new.network == old.network and new.calibration == old.calibration
+    assert set(new.networks) == {"float32", "int8"}
+    assert new.training["int8_difference"]["calibrated_on"] == 6
+    assert new.training["int8_difference"]["mask"] < 0.005
+
+
+def test_an_int8_network_that_says_something_else_is_not_written(
+    red_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mag_train.quantise.quantise", lambda *_: red_is_spliced())
+    save(tmp_path / "photo.png", check_pictures((96, 64))[0])
+    with pytest.raises(RuntimeError, match="int8 network disagrees"):
+        with_int8(replace(red_bundle, networks={"float32": small_unet()}), photos_in(tmp_path))
