@@ -11,6 +11,9 @@ COPY mag_train mag_train
 COPY kernels/magrt.ptx kernels/
 RUN pip install --no-cache-dir . pycuda
 RUN apt-get update && apt-get install --no-install-recommends -y libgl1 libglib2.0-0 && rm -rf /var/lib/apt/lists/*
+# Engines: keep them with `-v magrt-engines:/cache`.
+RUN install -d -o nobody /cache
+ENV XDG_CACHE_HOME=/cache
 USER nobody
 ENTRYPOINT ["magrt"]
 

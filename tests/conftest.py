@@ -40,7 +40,7 @@ def red_is_spliced() -> bytes:
 
 
 def small_unet(filters: int = 8) -> bytes:
-    """A network with all that is hard to quantise: high-pass filters beside the picture, two scales, a gate, a skip."""
+    """A network with all that is hard to quantise: high-pass filters beside the picture, two scales, a gate, skips."""
     rng = np.random.default_rng(1)
     weights: dict[str, NDArray[np.float32]] = {}
 
@@ -70,7 +70,8 @@ def small_unet(filters: int = 8) -> bytes:
         helper.make_node("Concat", ["larger", "stem_relu"], ["joined"], axis=1),
         *conv("joined", "up", 3 * filters, filters),
         relu("up"),
-        *conv("up_relu", "head", filters, 12, side=1),
+        helper.make_node("Add", ["up_relu", "stem_relu"], ["summed"]),
+        *conv("summed", "head", filters, 12, side=1),
         helper.make_node("Sigmoid", ["head"], ["annotation"]),
     ]  # fmt: skip
     weights["noise.weight"] -= weights["noise.weight"].mean(axis=(2, 3), keepdims=True)

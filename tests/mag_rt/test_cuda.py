@@ -365,7 +365,7 @@ PICTURES: dict[str, NDArray[np.uint8]] = {
 def test_the_finding_is_that_of_the_cpu(
     gpu: Gpu, red_bundle: Bundle, red_model: Path, name: str, dtype: DTypeLike, tolerance: float
 ) -> None:
-    with Scanner(red_model) as scanner:
+    with Scanner(red_model, backend="onnxruntime") as scanner:
         expected = scanner.scan_image(PICTURES[name])
     found = finding_by_kernels(Board(gpu), red_bundle, PICTURES[name], dtype, red_bundle.max_side)
     check_alike(found, expected, tolerance)
@@ -375,7 +375,7 @@ def test_the_finding_is_that_of_the_cpu(
 def test_the_finding_of_a_photo_is_that_of_the_cpu(gpu: Gpu, dtype: DTypeLike, tolerance: float) -> None:
     """The annotator that ships, on a splice that is shrunk to 320 pixels."""
     picture = cv2.imread(str(EXAMPLES / "spliced-dog-stream.jpg"))
-    with Scanner(max_side=320) as scanner:
+    with Scanner(max_side=320, backend="onnxruntime") as scanner:
         expected = scanner.scan_image(picture)
     found = finding_by_kernels(Board(gpu), bundle.load(bundle.bundled()), picture, dtype, 320)
     check_alike(found, expected, tolerance)

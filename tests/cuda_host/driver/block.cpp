@@ -89,11 +89,12 @@ void Multiprocessor::run_block(unsigned number) {
         resume(next);
     }
     if (live && !error) report_deadlock();
-    if (error)  // what still stands on the stacks is forgotten
-        for (auto &each : fibers) {
-            each->restart();
-            spare_fibers.push_back(each.get());
-        }
+    if (!error) return;
+    spare_fibers.clear();  // each is there once, or two threads would share a stack
+    for (auto &each : fibers) {  // what still stands on the stacks is forgotten
+        each->restart();
+        spare_fibers.push_back(each.get());
+    }
 }
 
 void Multiprocessor::prepare(unsigned number) {
