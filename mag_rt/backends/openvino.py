@@ -31,14 +31,17 @@ class OpenVINOBackend:
         self.version, self.precision = _openvino().__version__.partition("-")[0], precision
         # Kernels of that many layers are kept; pictures come in many shapes, and those of all would pile up.
         options = {"NUM_STREAMS": calls, "CPU_RUNTIME_CACHE_CAPACITY": 500}
+        self._requests = threading.local()
         try:
             self._compiled = compiled(bundle.network_in(precision), options)
+            # Once here, before several threads call: where the first two calls came at the same time, the library's
+            # bindings waited for each other forever (its NumPy is set up by the first, which wants the GIL for it).
+            self(np.zeros((1, 3, bundle.multiple, bundle.multiple), np.float32))
         except RuntimeError as error:
             if isinstance(error, MagrtError):
                 raise
             reason = str(error).strip().splitlines()[-1]
             raise BundleError(f"openvino refuses the {precision} network: {reason}") from None
-        self._requests = threading.local()
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         if not hasattr(self._requests, "own"):
