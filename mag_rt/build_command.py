@@ -16,8 +16,7 @@ from mag_rt.cuda import CudaError, Gpu
 from mag_rt.engine_cache import EngineCache
 from mag_rt.engines import EngineError, Size, Spec, check, describe, load_library, timed_build, title
 from mag_rt.errors import MagrtError
-
-UNUSABLE, NOT_WRITTEN = 2, 4
+from mag_rt.terminal import NOT_WRITTEN, UNUSABLE, stop
 
 
 class Precision(str, Enum):
@@ -68,19 +67,15 @@ def build(
 
     Exit status: 0 built; 2 usage or model error, no TensorRT, cannot be built; 4 cannot be written.
     """
-    console, errors = Console(), Console(stderr=True)
     try:
         bundle = bundles.load(bundles.bundled() if model is None else model)
         spec = specification(bundle, NETWORKS[precision], batch, size)
         built = build_into(EngineCache(out), bundle, spec, rtx)
     except MagrtError as error:
-        errors.print(f"magrt: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(UNUSABLE) from None
+        stop(error, UNUSABLE)
     except OSError as error:
-        reason = f"magrt: cannot write the engine to {error.filename or out}: {error.strerror or error}"
-        errors.print(reason, style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(NOT_WRITTEN) from None
-    console.print(built, markup=False, highlight=False, soft_wrap=True)
+        stop(f"cannot write the engine to {error.filename or out}: {error.strerror or error}", NOT_WRITTEN)
+    Console().print(built, markup=False, highlight=False, soft_wrap=True)
 
 
 def specification(bundle: Bundle, precision: str, batch: str | None, size: str | None) -> Spec:

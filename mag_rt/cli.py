@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -28,15 +28,23 @@ from mag_rt.pictures import silence_decoders
 from mag_rt.sinks import written
 from mag_rt.sinks.jsonl import SCHEMA
 from mag_rt.sources import Frame, find
-from mag_rt.video import Sampling, Segment, expected, is_video, segments, silence_decoder
+from mag_rt.terminal import (
+    INTERRUPTED,
+    NOT_WRITTEN,
+    SOME_UNREADABLE,
+    SPLICE_FOUND,
+    UNUSABLE,
+    complain,
+    errors,
+    stop,
+)
+from mag_rt.video import Sampling, Segment, expected, is_video, segments
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
-errors = Console(stderr=True)
 terminal = Console()
 if not terminal.is_terminal:
     terminal.width = 4096  # a pipe has no width to wrap at
 
-UNUSABLE, SOME_UNREADABLE, NOT_WRITTEN, SPLICE_FOUND, INTERRUPTED = 2, 3, 4, 10, 130
 SHOWN = 20
 """Rows of the summary table."""
 
@@ -103,7 +111,6 @@ def scan(
         raise typer.BadParameter("give one of them", param_hint="--every and --fps")
     sampling = Sampling(every, None if every else fps or 1.0)
     silence_decoders()
-    silence_decoder()
     begun, started = time.perf_counter(), datetime.now(timezone.utc)
     findings: list[Finding] = []
     try:
@@ -125,11 +132,11 @@ def scan(
             timings = _timings(len(findings), started, now - begun, now - ready)
             _write_run(out, scanner, findings, options, timings)
     except MagrtError as error:
-        _stop(str(error), UNUSABLE)
+        stop(error, UNUSABLE)
     except OSError as error:
-        _stop(f"cannot write results to {error.filename or out}: {error.strerror or error}", NOT_WRITTEN)
+        stop(f"cannot write results to {error.filename or out}: {error.strerror or error}", NOT_WRITTEN)
     except KeyboardInterrupt:
-        _stop(f"interrupted after {len(findings)} pictures; their results are in {out}", INTERRUPTED)
+        stop(f"interrupted after {len(findings)} pictures; their results are in {out}", INTERRUPTED)
     _summarise(findings, out, time.perf_counter() - begun)
     if fail_on and any(finding.verdict == fail_on.value for finding in findings):
         raise typer.Exit(SPLICE_FOUND)
@@ -148,11 +155,6 @@ def _scan_into(out: Path, scanner: Scanner, frames: list[Frame], findings: list[
 
 def _pictures_in(frame: Frame, sampling: Sampling) -> int:
     return expected(frame.source, sampling) if frame.source and is_video(frame.source) else 1
-
-
-def _stop(message: str, status: int) -> NoReturn:
-    errors.print(f"magrt: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(status)
 
 
 @contextmanager
@@ -271,5 +273,5 @@ def main() -> None:
     try:
         app()
     except MagrtError as error:
-        errors.print(f"magrt: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        complain(error)
         sys.exit(UNUSABLE)

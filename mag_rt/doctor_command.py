@@ -27,8 +27,8 @@ from mag_rt.findings import Failure, Reading, count, grey_level
 from mag_rt.parity import check_pictures
 from mag_rt.pictures import Picture, as_grey, map_back, pad, shrink
 from mag_rt.reading import Reader, open_reader
+from mag_rt.terminal import UNUSABLE
 
-UNUSABLE = 2
 CHECKED = (192, 256)
 """Height and width of the pictures that the CPU is asked to read."""
 TIMED = (768, 1024)

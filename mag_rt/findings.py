@@ -157,13 +157,14 @@ def read(mask: NDArray[np.uint8], counts: Counts, threshold: float, names: tuple
 
 def count(maps: NDArray[np.float32], mask: NDArray[np.uint8], threshold: float) -> Counts:
     """What `read` needs of annotation maps, (2+K) x h x w in [0, 1], and of the mask that was made of the first."""
-    suspicious = (mask >= grey_level(threshold)).view(np.uint8)
-    return Counts(
-        levels=levels(maps[0]),
-        likely=np.array([np.count_nonzero(plane >= 0.5) for plane in maps[2:]]),
-        suspicious=cv2.countNonZero(suspicious),
-        box=cv2.boundingRect(suspicious),
-    )
+    likely = np.array([np.count_nonzero(plane >= 0.5) for plane in maps[2:]])
+    return Counts(levels(maps[0]), likely, *suspicion(mask, threshold))
+
+
+def suspicion(mask: NDArray[np.uint8], threshold: float) -> tuple[int, tuple[int, int, int, int]]:
+    """How many pixels of a mask reach a probability, and their bounding box: left, top, width, height."""
+    reached = (mask >= grey_level(threshold)).view(np.uint8)
+    return cv2.countNonZero(reached), cv2.boundingRect(reached)
 
 
 def levels(probability: NDArray[np.float32]) -> NDArray[np.integer[Any]]:

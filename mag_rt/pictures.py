@@ -1,8 +1,11 @@
 """Pictures on their way to the network and back: decode, shrink, pad, normalise, map back."""
 
 import io
+import os
 import warnings
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -75,17 +78,24 @@ def decode(data: bytes, enough: int | None = None) -> Decoded:
 
 def _claimed_size(data: bytes) -> tuple[int, int] | None:
     """Height and width that the file's header claims, before any orientation; None where it cannot be told."""
+    image_module = _pillow()
+    try:
+        with image_module.open(io.BytesIO(data)) as image:
+            return image.height, image.width
+    except image_module.DecompressionBombError:
+        raise PictureError("too-large", "the picture claims more pixels than can be decoded") from None
+    except Exception:  # Pillow's parsers raise what they please; OpenCV has the last word on what is a picture
+        return None
+
+
+@cache
+def _pillow() -> Any:
+    """Its module of pictures, loaded when the first one is looked at."""
     from PIL import Image
 
     # Behind the filters of the program around us, if it has any: what is wrong with a file is said here.
     warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.height, image.width
-    except Image.DecompressionBombError:
-        raise PictureError("too-large", "the picture claims more pixels than can be decoded") from None
-    except Exception:  # Pillow's parsers raise what they please; OpenCV has the last word on what is a picture
-        return None
+    return Image
 
 
 def _is_cut_off(data: bytes) -> bool:
@@ -157,7 +167,11 @@ def as_grey(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def silence_decoders() -> None:
-    """Keep OpenCV from logging to stderr what `decode` says better; it holds for the whole process."""
+    """Keep OpenCV and its FFmpeg from logging to stderr what is said better here; it holds for the whole process.
+
+    Before the first video is opened.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     silent = 0
     if hasattr(cv2, "setLogLevel"):  # OpenCV 4
         cv2.setLogLevel(silent)

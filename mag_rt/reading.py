@@ -14,7 +14,7 @@ from mag_rt.backends import Backend
 from mag_rt.backends.choice import choose
 from mag_rt.bundle import Bundle
 from mag_rt.errors import MagrtError
-from mag_rt.findings import Counts, Failure, Reading, count, read
+from mag_rt.findings import Counts, Failure, Reading, count, read, suspicion
 from mag_rt.pictures import Picture, as_grey, map_back, pad, shrink
 
 OVERLAP = 128
@@ -101,7 +101,7 @@ class HostReader:
         """Mask and counts of a picture read in tiles; one row of tiles is held in memory at a time."""
         height, width = picture.shape[:2]
         mask = np.empty((height, width), np.uint8)
-        likely = np.zeros(len(self._bundle.classes))
+        likely, grey = np.zeros(len(self._bundle.classes)), np.zeros(256, np.int64)
         rows, columns = list(tiling(height, self._side)), list(tiling(width, self._side))
         left_over = np.zeros((0, width), np.float32)
         for (top, row_weights), below in zip(rows, [*(start for start, _ in rows[1:]), height], strict=True):
@@ -114,9 +114,9 @@ class HostReader:
                 likely += [cv2.sumElems(weights * (plane >= 0.5))[0] for plane in maps[2:]]
             band[: len(left_over)] += left_over
             mask[top:below] = as_grey(band[: below - top])
+            grey += np.bincount(mask[top:below].ravel(), minlength=256)
             left_over = band[below - top :]
-        counts = count(mask[None] / np.float32(255), mask, self._bundle.mask_threshold)
-        return mask, Counts(counts.levels, likely.round().astype(int), counts.suspicious, counts.box)
+        return mask, Counts(grey, likely.round().astype(int), *suspicion(mask, self._bundle.mask_threshold))
 
 
 def open_reader(bundle: Bundle, max_side: int, tiles: bool, backend: str = "auto", precision: str = "auto") -> Reader:

@@ -1,7 +1,6 @@
 """Frames of a video, some of them, each with the time at which a viewer sees it."""
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,8 +113,3 @@ def segments(findings: list[Finding]) -> list[Segment]:
             found.append(here)
         last = finding
     return found
-
-
-def silence_decoder() -> None:
-    """Keep FFmpeg from writing to stderr what `shots` says better; before the first video is opened."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

@@ -81,7 +81,7 @@ class Run:
     @property
     def iterations_per_epoch(self) -> int:
         """An epoch has shown every photo once as the host of a spliced picture."""
-        return -(-self.stream.iterations_per_epoch // self.batches_per_iteration)
+        return -(-self.stream.batches_per_epoch // self.batches_per_iteration)
 
     def fit(self) -> None:
         """Train from where the run stands to its last epoch; Ctrl-C or SIGTERM saves `last.pt` and returns early."""

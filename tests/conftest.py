@@ -1,5 +1,6 @@
 """What the tests share: pictures, and a bundle whose network is simple enough to know its answer."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +100,13 @@ def red_bundle() -> Bundle:
         weights_licence="none needed",
         networks={"float32": red_is_spliced()},
     )
+
+
+@pytest.fixture
+def without_pycuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without a GPU, though other tests may have brought the CUDA host into this process."""
+    for name in ("pycuda", "pycuda.driver"):
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.fixture

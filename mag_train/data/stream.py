@@ -50,7 +50,7 @@ class Stream(Dataset[tuple[RawPictures, RawPictures]], ABC, Generic[What]):
         self.seed = seed
 
     @property
-    def iterations_per_epoch(self) -> int:
+    def batches_per_epoch(self) -> int:
         """An epoch has shown every photo once as the host of a spliced picture."""
         return -(-len(self.hosts) // self.config.spliced)
 

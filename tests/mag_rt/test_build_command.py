@@ -20,11 +20,7 @@ def one_line(result: Result) -> str:
     return result.stderr
 
 
-@pytest.fixture(autouse=True)
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine without one, though other tests may have brought pycuda and the CUDA host into this process."""
-    for name in ("pycuda", "pycuda.driver"):
-        monkeypatch.setitem(sys.modules, name, None)
+pytestmark = pytest.mark.usefixtures("without_pycuda")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mag_rt.bundle import Bundle
-from mag_rt.findings import Reading
+from mag_rt.findings import Reading, evidence
 from mag_rt.reading import HostReader, tiling
 
 
@@ -55,6 +55,7 @@ def test_what_is_read_in_tiles_is_what_is_there(red_bundle: Bundle, shape: tuple
     backend = Patterned()
     reading = read(backend, red_bundle, picture)
     assert np.abs(reading.mask.astype(int) - picture[..., 2]).max() <= 1
+    assert reading.evidence == evidence(np.bincount(reading.mask.ravel(), minlength=256))
     (dogs,) = reading.objects
     assert dogs.area_fraction == pytest.approx((picture[..., 1] > 127).mean(), abs=1e-4)
     assert {side % 32 for shape in backend.shapes for side in shape[2:]} == {0}

@@ -111,13 +111,12 @@ def test_without_tensorrt_the_bundle_is_complete_and_a_line_says_what_to_install
     assert bundles.load(tmp_path / "bundle") == bundles.load(exported)
 
 
+@pytest.mark.usefixtures("without_pycuda")
 def test_an_engine_comes_in_the_same_go(
     exported: Path, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (Linux on x86-64 has it)")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("pycuda", "pycuda.driver"):  # as without a GPU, though other tests may have loaded the CUDA host
-        monkeypatch.setitem(sys.modules, name, None)
     arguments = ["export", str(exported), str(tmp_path / "bundle"), "--data", str(photo_folder), "--engine", "fp16"]
     app(arguments, standalone_mode=False)
     assert len(list((tmp_path / "cache").rglob("*float16*.engine"))) == 1

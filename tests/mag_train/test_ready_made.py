@@ -88,7 +88,7 @@ def test_a_batch_depends_on_seed_and_number_alone(tmp_path: Path) -> None:
 
 def test_every_splice_is_seen_once_an_epoch(tmp_path: Path) -> None:
     stream, _ = open_stream(fantastic_reality(tmp_path, 10), CONFIG, 1)
-    assert stream.iterations_per_epoch == 3  # 9 are not held out
+    assert stream.batches_per_epoch == 3  # 9 are not held out
     seen = [Path(source).name for iteration in range(3) for source in stream[iteration][0].sources]
     assert len(set(seen)) == len(seen) == 9
 
@@ -141,7 +141,7 @@ def broken_class_layers(folder: Path, name: str) -> str:
 def test_a_picture_that_does_not_fit_gives_way_and_is_named(tmp_path: Path, spoil: Callable[[Path, str], str]) -> None:
     reason = spoil(fantastic_reality(tmp_path), "fantastic--_007")
     stream, _ = open_stream(tmp_path, CONFIG, 1)
-    drawn = [stream[iteration][0] for iteration in range(stream.iterations_per_epoch)]
+    drawn = [stream[iteration][0] for iteration in range(stream.batches_per_epoch)]
     assert all(batch.image.shape[0] == 3 for batch in drawn)
     unreadable = {Path(path).name: why for batch in drawn for path, why in batch.unreadable.items()}
     assert list(unreadable) == ["fantastic--_007.png"] and reason in unreadable["fantastic--_007.png"]

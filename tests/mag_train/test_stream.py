@@ -45,7 +45,7 @@ def test_a_batch_holds_what_was_asked_for(photo_folder: Path) -> None:
 def test_every_photo_is_a_host_once_an_epoch(photo_folder: Path) -> None:
     photos = labelled_photos(photo_folder)
     stream = SpliceStream(photos, CONFIG, seed=1)
-    assert stream.iterations_per_epoch == 3  # 12 photos, 5 a batch
+    assert stream.batches_per_epoch == 3  # 12 photos, 5 a batch
     for epoch in range(3):
         assert {stream._host(epoch * len(photos) + number) for number in range(len(photos))} == set(range(len(photos)))
     first, second = (

@@ -1,0 +1,21 @@
+"""How a command of magrt ends early: the exit statuses, and the line on stderr that says why."""
+
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+
+UNUSABLE, SOME_UNREADABLE, NOT_WRITTEN, SPLICE_FOUND, INTERRUPTED = 2, 3, 4, 10, 130
+
+errors = Console(stderr=True)
+
+
+def complain(message: object) -> None:
+    """A line on stderr."""
+    errors.print(f"magrt: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def stop(message: object, status: int) -> NoReturn:
+    """A line on stderr, and the end of the command with this status."""
+    complain(message)
+    raise typer.Exit(status)
