@@ -1,9 +1,8 @@
 """Scanner, the public face: from sources to findings on one straight road."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -12,26 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mag_rt import bundle as bundles
-from mag_rt.errors import PictureError
 from mag_rt.findings import Failure, Finding, Reading, score, verdict
-from mag_rt.pictures import Decoded, Picture, decode
+from mag_rt.loading import Loaded, load_picture, load_video
+from mag_rt.pictures import Decoded, Picture
 from mag_rt.pipeline import ahead, windows
 from mag_rt.reading import Reader, open_reader
 from mag_rt.sources import Frame, find
-from mag_rt.video import ONE_A_SECOND, Sampling, is_video, shots
+from mag_rt.video import ONE_A_SECOND, Sampling, is_video
 
 DECODED_AHEAD = 2
 """Pictures that wait, decoded, for each one that is being read."""
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A frame with its picture, or with the reason why there is none."""
-
-    frame: Frame
-    sha256: str | None = None
-    decoded: Decoded | None = None
-    failure: Failure | None = None
 
 
 class Scanner:
@@ -91,14 +80,14 @@ class Scanner:
         """As `scan`, for frames that `mag_rt.sources.find` has found already."""
         enough = None if self.tiles else self.max_side
         at_once = self.reader.threads * self.reader.batch
-        load = partial(_load, enough=enough)
+        load = partial(_loaded, enough=enough)
         return self._examined(ahead(load, self._opened(frames), DECODED_AHEAD * at_once, self.reader.threads))
 
-    def _opened(self, frames: Iterable[Frame]) -> Iterator[Frame | _Loaded]:
+    def _opened(self, frames: Iterable[Frame]) -> Iterator[Frame | Loaded]:
         """Pictures as they are; videos as their frames, which cannot be decoded but one after the other."""
         for frame in frames:
             if frame.source and is_video(frame.source):
-                yield from _video(frame.source, self.sampling)
+                yield from load_video(frame.source, self.sampling)
             else:
                 yield frame
 
@@ -108,23 +97,23 @@ class Scanner:
         Raises ValueError for an array that is no such picture.
         """
         pictures = [_as_picture(image) for image in images]
-        return list(self._examined(_Loaded(Frame(None), None, Decoded(each, each.shape[:2])) for each in pictures))
+        return list(self._examined(Loaded(Frame(None), None, Decoded(each, each.shape[:2])) for each in pictures))
 
     def scan_image(self, image: NDArray[np.uint8]) -> Finding:
         """The finding for one picture in memory, as `scan_images`."""
         return self.scan_images([image])[0]
 
-    def _examined(self, loaded: Iterable[_Loaded]) -> Iterator[Finding]:
+    def _examined(self, loaded: Iterable[Loaded]) -> Iterator[Finding]:
         batches = windows(loaded, self.reader.batch)
         for findings in ahead(self._examine, batches, self.reader.threads + 1, self.reader.threads):
             yield from findings
 
-    def _examine(self, batch: list[_Loaded]) -> list[Finding]:
+    def _examine(self, batch: list[Loaded]) -> list[Finding]:
         decoded = [each.decoded for each in batch if each.decoded]
         readings = iter(self.reader([each.picture for each in decoded], [each.size for each in decoded]))
         return [self._finding(each, each.decoded, next(readings)) if each.decoded else _failed(each) for each in batch]
 
-    def _finding(self, loaded: _Loaded, decoded: Decoded, reading: Reading | Failure) -> Finding:
+    def _finding(self, loaded: Loaded, decoded: Decoded, reading: Reading | Failure) -> Finding:
         if isinstance(reading, Failure):
             return _failed(replace(loaded, failure=reading))
         calibration = self.bundle.calibration
@@ -145,49 +134,14 @@ class Scanner:
         )
 
 
-def _video(source: str, sampling: Sampling) -> Iterator[_Loaded]:
-    """The frames of a video; behind them, where it could not be read to its end, the reason why."""
-    digest = None
-    try:
-        hashed = hashlib.sha256()
-        with _regular(source).open("rb") as file:
-            while block := file.read(1 << 20):
-                hashed.update(block)
-        digest = hashed.hexdigest()
-        for shot in shots(source, sampling):
-            frame = Frame(source, shot.index, round(shot.time_s, 3))
-            yield _Loaded(frame, digest, Decoded(shot.picture, shot.picture.shape[:2]))
-    except (PictureError, OSError) as error:
-        yield _Loaded(Frame(source), digest, failure=_failure(error))
-
-
-def _load(frame: Frame | _Loaded, enough: int | None) -> _Loaded:
-    if isinstance(frame, _Loaded):
+def _loaded(frame: Frame | Loaded, enough: int | None) -> Loaded:
+    if isinstance(frame, Loaded):
         return frame
     assert frame.source is not None
-    digest = None
-    try:
-        data = _regular(frame.source).read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        return _Loaded(frame, digest, decode(data, enough))
-    except (PictureError, OSError, MemoryError) as error:
-        return _Loaded(frame, digest, failure=_failure(error))
+    return load_picture(frame.source, enough)
 
 
-def _regular(source: str) -> Path:
-    path = Path(source)
-    if path.exists() and not path.is_file():
-        raise PictureError("unreadable", "not a regular file")  # a pipe would wait forever
-    return path
-
-
-def _failure(error: PictureError | OSError | MemoryError) -> Failure:
-    if isinstance(error, PictureError):
-        return Failure(error.kind, str(error))
-    return Failure("unreadable", getattr(error, "strerror", None) or str(error))
-
-
-def _failed(loaded: _Loaded) -> Finding:
+def _failed(loaded: Loaded) -> Finding:
     frame = loaded.frame
     return Finding(frame.source, frame.index, frame.time_s, sha256=loaded.sha256, error=loaded.failure)
 
