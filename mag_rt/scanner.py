@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mag_rt import bundle as bundles
+from mag_rt.bundle import Calibration
 from mag_rt.findings import Failure, Finding, Reading, score, verdict
 from mag_rt.loading import Loaded, load_picture, load_video
 from mag_rt.pictures import Decoded, Picture
@@ -28,7 +29,8 @@ class Scanner:
 
     `bundle`: folder or zip of the annotator, the one that ships when None. `max_side`: pictures with a longer side are
     shrunk to it, pixels; the bundle's own default when None. `tiles`: larger pictures are read in tiles of that side
-    instead, at their own resolution. `sampling`: which frames of a video are looked at. `backend` (tensorrt,
+    instead, at their own resolution. `threshold`: the score from which a picture is called spliced; the bundle's own
+    when None. `sampling`: which frames of a video are looked at. `backend` (tensorrt,
     tensorrt-rtx, openvino, onnxruntime) and `precision` (float32, float16, int8): what runs the network; auto takes the
     fastest that works here.
 
@@ -43,6 +45,7 @@ class Scanner:
         *,
         max_side: int | None = None,
         tiles: bool = False,
+        threshold: float | None = None,
         sampling: Sampling = ONE_A_SECOND,
         backend: str = "auto",
         precision: str = "auto",
@@ -51,7 +54,8 @@ class Scanner:
         self.max_side = self.bundle.max_side if max_side is None else max_side
         if self.max_side < 1:
             raise ValueError(f"max_side must be positive, not {max_side}")
-        self.tiles, self.sampling = tiles, sampling
+        self.tiles, self.threshold, self.sampling = tiles, threshold, sampling
+        self.calibration = self.bundle.calibration if threshold is None else _moved(self.bundle.calibration, threshold)
         self.reader: Reader = open_reader(self.bundle, self.max_side, tiles, backend, precision)
 
     def __enter__(self) -> "Scanner":
@@ -87,7 +91,7 @@ class Scanner:
         """Pictures as they are; videos as their frames, which cannot be decoded but one after the other."""
         for frame in frames:
             if frame.source and is_video(frame.source):
-                yield from load_video(frame.source, self.sampling)
+                yield from _behind(load_video(frame.source, self.sampling), frame.after)
             else:
                 yield frame
 
@@ -116,8 +120,7 @@ class Scanner:
     def _finding(self, loaded: Loaded, decoded: Decoded, reading: Reading | Failure) -> Finding:
         if isinstance(reading, Failure):
             return _failed(replace(loaded, failure=reading))
-        calibration = self.bundle.calibration
-        value = score(reading.evidence, calibration)
+        value = score(reading.evidence, self.calibration)
         return Finding(
             loaded.frame.source,
             loaded.frame.index,
@@ -126,12 +129,23 @@ class Scanner:
             height=decoded.size[0],
             sha256=loaded.sha256,
             score=value,
-            verdict=verdict(value, calibration),
+            verdict=verdict(value, self.calibration),
             regions=reading.regions,
             objects=reading.objects,
             mask=reading.mask,
             picture=decoded.picture,
         )
+
+
+def _moved(calibration: Calibration, threshold: float) -> Calibration:
+    """The calibration with another threshold from which a picture is called spliced."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be between 0 and 1, not {threshold}")
+    return replace(calibration, spliced=threshold, authentic=min(calibration.authentic, threshold))
+
+
+def _behind(loaded: Iterator[Loaded], after: int | None) -> Iterator[Loaded]:
+    return (each for each in loaded if after is None or each.frame.index is None or each.frame.index > after)
 
 
 def _loaded(frame: Frame | Loaded, enough: int | None) -> Loaded:

@@ -1,7 +1,7 @@
 """Frames of a video, some of them, each with the time at which a viewer sees it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -99,7 +99,7 @@ class Segment:
     peak_score: float
 
 
-def segments(findings: list[Finding]) -> list[Segment]:
+def segments(findings: Iterable[Finding]) -> list[Segment]:
     """The spliced stretches of the videos among findings, in their order."""
     found: list[Segment] = []
     last: Finding | None = None

@@ -14,10 +14,12 @@ DRAWN_AHEAD = 4
 """Findings whose pictures are being written while the next ones are read."""
 
 
-def written(out: Path, findings: Iterable[Finding]) -> Generator[Finding, None, None]:
-    """Write findings.jsonl, masks/ and overlays/ below `out` as findings come; gives them on without their pixels.
+def written(
+    out: Path, findings: Iterable[Finding], masks: bool = True, overlays: bool = True
+) -> Generator[str, None, None]:
+    """Append findings to findings.jsonl below `out` as they come, with their pictures beside it; gives the lines.
 
-    What was given on is on disk. Raises OSError when it cannot be.
+    A line that was given is on disk, and so are its pictures. Raises OSError when they cannot be written.
     """
     images = ImageSink(out)
 
@@ -26,5 +28,4 @@ def written(out: Path, findings: Iterable[Finding]) -> Generator[Finding, None, 
 
     with closing(JsonlSink(out)) as lines, closing(ahead(draw, findings, DRAWN_AHEAD, DRAWING_THREADS)) as drawn:
         for finding, paths in drawn:
-            lines.write(finding, *paths)
-            yield finding
+            yield lines.write(finding, *paths)
