@@ -1,4 +1,4 @@
-"""What the scan draws: overlays that can be printed and read, thumbnails for the report, and only what was asked for."""
+"""What the scan draws: overlays that can be printed and read, thumbnails for the report; only what was asked for."""
 
 import json
 import os
