@@ -207,7 +207,7 @@ def scan(
             run = _run(scanner, options, started)
             runs.begin(out, run, resume, overwrite)
             ready = time.perf_counter()
-            with closing(_scan_into(out, scanner, frames, save, hidden=quiet or as_json)) as lines:
+            with closing(_scan_into(out, scanner, frames, save, report, hidden=quiet or as_json)) as lines:
                 for line in lines:
                     scanned += 1
                     if as_json:
@@ -239,7 +239,7 @@ def _listed(sources: list[str]) -> list[str]:
 
 
 def _scan_into(
-    out: Path, scanner: Scanner, frames: list[Frame], save: Save, hidden: bool
+    out: Path, scanner: Scanner, frames: list[Frame], save: Save, report: bool, hidden: bool
 ) -> Generator[str, None, None]:
     """The lines of what of `frames` is not in the folder yet, as they are written; a progress bar unless `hidden`."""
     left = list(runs.left(out, frames))
@@ -248,7 +248,7 @@ def _scan_into(
     shown = errors.is_terminal and not hidden
     with (
         Progress(*columns, console=errors, transient=True, disable=not shown) as progress,
-        closing(written(out, scanner.scan_frames(left), masks, overlays)) as lines,
+        closing(written(out, scanner.scan_frames(left), masks, overlays, report)) as lines,
     ):
         done = len(frames) - len(left)
         total = done + sum(_pictures_in(frame, scanner.sampling) for frame in left) if shown else None
@@ -301,6 +301,10 @@ def _finish(out: Path, run: dict[str, Any]) -> tuple[Summary, list[Segment]]:
     if run["options"]["csv"]:
         write_table(out)
     runs.write(out, run)
+    if run["options"]["report"]:
+        from mag_rt.sinks.report import write_report  # here: its template engine is not needed to scan
+
+        write_report(out)
     return summary, stretches
 
 

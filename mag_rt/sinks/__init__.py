@@ -15,13 +15,13 @@ DRAWN_AHEAD = 4
 
 
 def written(
-    out: Path, findings: Iterable[Finding], masks: bool = True, overlays: bool = True
+    out: Path, findings: Iterable[Finding], masks: bool = True, overlays: bool = True, thumbnails: bool = True
 ) -> Generator[str, None, None]:
     """Append findings to findings.jsonl below `out` as they come, with their pictures beside it; gives the lines.
 
     A line that was given is on disk, and so are its pictures. Raises OSError when they cannot be written.
     """
-    images = ImageSink(out)
+    images = ImageSink(out, masks, overlays, thumbnails)
 
     def draw(finding: Finding) -> tuple[Finding, tuple[str | None, str | None]]:
         return finding.without_pixels(), images.write(finding)
