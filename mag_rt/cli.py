@@ -24,6 +24,7 @@ from mag_rt import Finding, MagrtError, Scanner, __version__
 from mag_rt.bench_command import bench
 from mag_rt.build_command import build
 from mag_rt.doctor_command import doctor
+from mag_rt.info_command import info
 from mag_rt.pictures import silence_decoders
 from mag_rt.sinks import written
 from mag_rt.sinks.jsonl import SCHEMA
@@ -266,6 +267,7 @@ def _printable(path: str | None) -> str:
 app.command()(bench)
 app.command()(build)
 app.command()(doctor)
+app.command()(info)
 
 
 def main() -> None:
