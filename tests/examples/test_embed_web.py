@@ -100,9 +100,8 @@ def test_requests_that_make_no_sense_are_refused(service: Service) -> None:
     assert service.post("/elsewhere", b"x")[0] == 404
     assert service.post("/scan", b"", **{"Content-Length": "-5"})[0] == 411
     assert service.post("/scan", b"", **{"Content-Length": "many"})[0] == 411
-    for length in (51 << 20, 10**5000):  # it need not be sent to be refused
-        sys.set_int_max_str_digits(0)
-        assert service.post("/scan", b"", **{"Content-Length": str(length)})[0] == 413
+    for length in (str(51 << 20), "9" * 5000):  # it need not be sent to be refused
+        assert service.post("/scan", b"", **{"Content-Length": length})[0] == 413
     service.stop()
     assert "Traceback" not in "".join(service.said)
 
