@@ -222,7 +222,7 @@ def in_turns(jobs: dict[Key, Job]) -> Rates:
 
 
 def as_facts(rates: Rates, count: int, missing: list[str]) -> dict[str, Any]:
-    """What was measured: medians over the rounds; ratios to the first way, of the network to its calls of one picture."""
+    """What was measured: medians over the rounds; ratios to the first way, for the network at one picture."""
     ways = [str(key[1]) for key in rates if key[0] == "whole"]
 
     def against(key: Key, reference: Key) -> dict[str, float]:
