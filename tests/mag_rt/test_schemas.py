@@ -172,15 +172,17 @@ def test_an_error_line_with_results_or_no_reason_is_refused(change, scanned) -> 
         put("options", "fps", value=1),  # besides every
         put("options", "every", value=None),  # and no fps
         put("options", "colour", value="red"),
-        put("options", "save", value=["everything"]),
+        put("options", "save", value="everything"),
         put("options", "threshold", value=2),
         put("counts", "spliced", value=-1),
         put("counts", "spliced", value=None),
         put("counts", value=None),
-        put("finished", value=False),  # with the seconds in all
+        put("finished", value=False),  # and counts of all
+        put("segments", value=None),
         put("segments", 0, "peak_score", value=1.5),
         put("timings", "started", value="2026-01-01T00:00:00"),
         put("timings", "seconds", value=None),
+        lambda run: run["timings"].pop("seconds"),
         lambda run: run.pop("options"),
     ],
     ids=lambda change: change.__name__,
@@ -194,9 +196,14 @@ def test_broken_facts_are_refused(change, scanned) -> None:
 
 def test_facts_of_a_scan_that_goes_on_have_nothing_of_its_end(scanned) -> None:
     run = copy.deepcopy(scanned[1])
-    run["finished"] = False
-    run["counts"] = dict.fromkeys(run["counts"])
-    run["timings"].update(seconds=None, scanning_seconds=None, pictures_per_second=None)
-    run["options"].update(save=["masks", "overlays"], threshold=None, isolate=False, report=True)
+    run.update(finished=False, counts=None, segments=None, timings={"started": run["timings"]["started"]})
     RUN.validate(run)
-    RUN.validate({**run, "counts": None})
+    for broken in ({"counts": scanned[1]["counts"]}, {"segments": []}, {"timings": scanned[1]["timings"]}):
+        with pytest.raises(ValidationError):
+            RUN.validate({**run, **broken})
+
+
+def test_the_options_that_are_to_come_are_foreseen(scanned) -> None:
+    run = copy.deepcopy(scanned[1])
+    run["options"].update(save="masks", threshold=0.6, isolate=False, report=True, csv=False)
+    RUN.validate(run)
