@@ -158,7 +158,7 @@ def kills(photos: list[Path], count: int, number: int, seed: int, scratch: Path)
             time.sleep(rng.uniform(0, 1.5))  # while it starts
         else:
             while lines_in(killed) < moment and process.poll() is None:
-                time.sleep(0.002)
+                time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.05))
         if process.poll() is not None:
             ended(process, killed)

@@ -11,7 +11,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -79,8 +78,7 @@ def scan(folder: Path, out: Path, network: Network, bundle: bundles.Bundle) -> N
                 "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
                 "score": value,
                 "verdict": verdict(value, bundle.calibration),
-                "regions": [asdict(region) for region in reading.regions],
-                "objects": [asdict(seen) for seen in reading.objects],
+                "regions": [[region.bbox, region.score] for region in reading.regions],
             }
             lines.write(json.dumps(line) + "\n")
 
