@@ -61,7 +61,7 @@ def test_the_example_of_the_readme_runs(red_model: Path, inbox: Path) -> None:
 
 
 def test_a_program_that_uses_everything_passes_mypy_strict(tmp_path: Path) -> None:
-    """An ignore that is not needed is an error in it, so what must not be done is held to be refused."""
+    """So do the examples. An ignore that is not needed is an error, so what must not be done is held to be refused."""
     prelude = "import numpy\nbgr_array = numpy.zeros((40, 50, 3), numpy.uint8)\narrays = [bgr_array] * 2\n"
     everything = ", ".join(mag_rt.__all__)
     errors = ", ".join(name for name in mag_rt.__all__ if name.endswith("Error"))
@@ -96,7 +96,8 @@ seen: SeenObject = SeenObject("dog", 0.5)
     (tmp_path / "program.py").write_text(prelude + readme_snippet() + uses)
     command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--no-error-summary"]
     command += ["--cache-dir", str(ROOT / ".mypy_cache" / "api"), "--disable-error-code=unreachable"]
-    done = subprocess.run([*command, str(tmp_path / "program.py")], cwd=ROOT, capture_output=True, text=True)
+    programs = [tmp_path / "program.py", *sorted((ROOT / "examples").glob("embed_*.py"))]
+    done = subprocess.run([*command, *map(str, programs)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
