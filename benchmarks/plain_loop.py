@@ -60,7 +60,7 @@ def scan(folder: Path, out: Path, network: Network, bundle: bundles.Bundle) -> N
             if factor < 1:
                 small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
             h, w = small.shape[:2]
-            padded = cv2.copyMakeBorder(small, 0, -h % 32, 0, -w % 32, cv2.BORDER_REFLECT_101)
+            padded = cv2.copyMakeBorder(small, 0, -h % bundle.multiple, 0, -w % bundle.multiple, cv2.BORDER_REFLECT_101)
             image = np.ascontiguousarray(padded[:, :, ::-1].transpose(2, 0, 1)[None], np.float32) / 127.5 - 1
             maps = network(image)[0, :, :h, :w]
             probability = cv2.resize(maps[0], (width, height))

@@ -21,6 +21,7 @@ from mag_rt import MagrtError, Scanner, __version__
 from mag_rt.bench_command import bench
 from mag_rt.build_command import build
 from mag_rt.doctor_command import doctor
+from mag_rt.info_command import info
 from mag_rt.pictures import silence_decoders
 from mag_rt.sinks import run as runs
 from mag_rt.sinks import written
@@ -333,6 +334,7 @@ def _say(summary: Summary, scanned: int, out: Path, seconds: float) -> None:
 app.command()(bench)
 app.command()(build)
 app.command()(doctor)
+app.command()(info)
 
 
 def main() -> None:
