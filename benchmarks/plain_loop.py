@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -94,7 +95,8 @@ def scan(folder: Path, out: Path, network: Network, bundle: bundles.Bundle) -> N
                 "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
                 "score": value,
                 "verdict": called,
-                "regions": [[region.bbox, region.score] for region in reading.regions],
+                "regions": [asdict(region) for region in reading.regions],
+                "objects": [asdict(seen) for seen in reading.objects],
             }
             lines.write(json.dumps(line) + "\n")
 

@@ -10,6 +10,7 @@ with Scanner() as scanner:
 from mag_rt.errors import BackendError, BundleError, MagrtError, PictureError, ResultsError, SourceError
 from mag_rt.findings import Failure, Finding, Region, SeenObject
 from mag_rt.scanner import Scanner
+from mag_rt.video import Sampling
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ __all__ = [
     "PictureError",
     "Region",
     "ResultsError",
+    "Sampling",
     "Scanner",
     "SeenObject",
     "SourceError",

@@ -1,7 +1,8 @@
 """Scanner, the public face: from sources to findings on one straight road."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,8 @@ class Scanner:
     tensorrt-rtx, openvino, onnxruntime) and `precision` (float32, float16, int8): what runs the network; auto takes the
     fastest that works here.
 
-    A scanner belongs to one thread at a time. Use it in a `with` statement, or call `close`.
+    A scanner belongs to one thread at a time; it has threads of its own, and OpenVINO or ONNX Runtime theirs. Use it in
+    a `with` statement, or call `close`: then it gives back all that it opened, and using it is a MagrtError.
 
     Raises BundleError when the bundle cannot be used, BackendError when what was asked for is not installed.
     """
@@ -56,6 +58,7 @@ class Scanner:
             raise ValueError(f"max_side must be positive, not {max_side}")
         self.tiles, self.threshold, self.sampling = tiles, threshold, sampling
         self.calibration = self.bundle.calibration if threshold is None else _moved(self.bundle.calibration, threshold)
+        self.closed = False
         self.reader: Reader = open_reader(self.bundle, self.max_side, tiles, backend, precision)
 
     def __enter__(self) -> "Scanner":
@@ -68,9 +71,10 @@ class Scanner:
 
     def close(self) -> None:
         """Release the network; the scanner cannot be used afterwards."""
+        self.closed = True
         self.reader.close()
 
-    def scan(self, sources: Iterable[str | os.PathLike[str]]) -> Iterator[Finding]:
+    def scan(self, sources: Iterable[str | os.PathLike[str]]) -> Generator[Finding, None, None]:
         """Findings for every picture and video frame in `sources` (files, folders, globs), in source order.
 
         A generator with bounded memory: a few pictures are decoded ahead. A file that cannot be read gives a finding
@@ -80,7 +84,7 @@ class Scanner:
         """
         return self.scan_frames(find(sources))
 
-    def scan_frames(self, frames: Iterable[Frame]) -> Iterator[Finding]:
+    def scan_frames(self, frames: Iterable[Frame]) -> Generator[Finding, None, None]:
         """As `scan`, for frames that `mag_rt.sources.find` has found already."""
         enough = None if self.tiles else self.max_side
         at_once = self.reader.threads * self.reader.batch
@@ -107,10 +111,13 @@ class Scanner:
         """The finding for one picture in memory, as `scan_images`."""
         return self.scan_images([image])[0]
 
-    def _examined(self, loaded: Iterable[Loaded]) -> Iterator[Finding]:
-        batches = windows(loaded, self.reader.batch)
-        for findings in ahead(self._examine, batches, self.reader.threads + 1, self.reader.threads):
-            yield from findings
+    def _examined(self, loaded: Generator[Loaded, None, None]) -> Generator[Finding, None, None]:
+        if self.closed:
+            raise MagrtError("the scanner is closed")
+        batches, threads = windows(loaded, self.reader.batch), self.reader.threads
+        with closing(loaded), closing(ahead(self._examine, batches, threads + 1, threads)) as examined:
+            for findings in examined:
+                yield from findings
 
     def _examine(self, batch: list[Loaded]) -> list[Finding]:
         decoded = [each.decoded for each in batch if each.decoded]
