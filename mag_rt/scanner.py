@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mag_rt import bundle as bundles
 from mag_rt.bundle import Calibration
+from mag_rt.errors import MagrtError
 from mag_rt.findings import Failure, Finding, Reading, score, verdict
 from mag_rt.loading import Loaded, load_picture, load_video
 from mag_rt.pictures import Decoded, Picture
