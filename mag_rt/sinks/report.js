@@ -200,7 +200,7 @@
     if (document.activeElement === document.body || document.activeElement?.disabled) find("#close").focus();
     find("#detail-verdict").replaceChildren(
       find(".verdict", card).cloneNode(true),
-      make("span", { textContent: `score ${find(".score", card).lastChild.textContent} of 1` }),
+      make("span", { textContent: `score ${find(".score", card).lastChild.textContent}` }),
     );
   }
 

@@ -528,11 +528,16 @@ def test_what_is_missing_is_left_out(show: Opener, tmp_path: Path) -> None:
 
 def test_a_report_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     folder = results(tmp_path / "out", [finding(tmp_path / "a.jpg", 0.9)])
-    before = (folder / "report.html").read_bytes()
+    report = folder / "report.html"
+    before = report.read_bytes()
+    with report.open("rb") as being_read:
+        results(folder, [finding(tmp_path / "b.jpg", 0.9)])
+        assert being_read.read() == before != report.read_bytes()
+    after = report.read_bytes()
     (folder / "findings.jsonl").write_text("no JSON\n")
     with pytest.raises(ValueError, match="Expecting value"):
         write_report(folder)
-    assert (folder / "report.html").read_bytes() == before
+    assert report.read_bytes() == after
 
 
 @pytest.mark.parametrize(
