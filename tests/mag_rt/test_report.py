@@ -493,11 +493,12 @@ def test_it_is_usable_with_5000_pictures(show: Opener, tmp_path: Path) -> None:
         (lambda at: [finding(at / "a.jpg", 0.9)], "The picture looks spliced"),
         (lambda at: [finding(at / "a.jpg", 0.1, regions=0)], "The picture is not called spliced"),
         (lambda at: [failed(at / "a.jpg"), failed(at / "b.jpg")], "None of 2 files could be read"),
+        (lambda at: [failed(at / "a.jpg")], "The file could not be read"),
         (lambda at: frames(at / "a.mp4", [0.1, 0.2]), "None of 2 frames is called spliced"),
         (lambda at: [*frames(at / "a.mp4", [0.9]), failed(at / "a.mp4")], "The frame looks spliced"),
         (lambda at: [], "Nothing was scanned"),
     ],
-    ids=["one", "one-authentic", "none-readable", "frames", "one-frame-cut-off", "nothing"],
+    ids=["one", "one-authentic", "none-readable", "one-unreadable", "frames", "one-frame-cut-off", "nothing"],
 )
 @pytest.mark.parametrize("run", [{}, {"finished": False, "model": None}], ids=["no-run", "unfinished"])
 def test_it_comes_out_sensibly_for_small_and_odd_results(
