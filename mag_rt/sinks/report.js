@@ -83,6 +83,11 @@
   );
   cards.forEach((card) => seen.observe(card));
 
+  for (const film of all(".film")) {
+    const peak = cardOf.get(Number(film.dataset.peak));
+    film.scrollLeft = peak.offsetLeft - 2 * peak.offsetWidth;
+  }
+
   async function showThumbnail(card) {
     const { photo } = await picture(numberOf(card));
     if (!photo) return;
@@ -195,7 +200,7 @@
     if (document.activeElement === document.body || document.activeElement?.disabled) find("#close").focus();
     find("#detail-verdict").replaceChildren(
       find(".verdict", card).cloneNode(true),
-      make("span", { textContent: `score ${find(".score", card).lastChild.textContent} of 1` }),
+      make("span", { textContent: `score ${find(".score", card).lastChild.textContent}` }),
     );
   }
 
@@ -295,6 +300,7 @@
   function showFilm(card) {
     const video = card.closest(".video");
     find("#film-position").hidden = !video;
+    dialog.classList.toggle("of-video", Boolean(video));
     if (!video) return;
     const frames = all(".card", video);
     scrub.max = frames.length - 1;

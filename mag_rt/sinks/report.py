@@ -81,8 +81,10 @@ def ranked(cards: Iterable[Card]) -> list[list[Card]]:
 
 def headline(readable: list[Card], cards: list[Card]) -> str:
     """What came out, in a sentence."""
+    if not cards:
+        return "Nothing was scanned"
     if not readable:
-        return f"None of {_many(len(cards), 'file')} could be read" if cards else "Nothing was scanned"
+        return "The file could not be read" if len(cards) == 1 else f"None of {len(cards):,} files could be read"
     frames = sum(card.finding.frame is not None for card in readable)
     kind = "picture" if not frames else "frame" if frames == len(readable) else "picture or frame"
     number = sum(card.finding.verdict == "spliced" for card in readable)
@@ -271,7 +273,3 @@ def _date(started: str | None) -> str | None:
         return f"{datetime.fromisoformat(started):%d %B %Y, %H:%M %Z}".lstrip("0")
     except ValueError:
         return started
-
-
-def _many(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" + ("" if number == 1 else "s")
