@@ -16,6 +16,7 @@ from mag_rt import bundle as bundles
 from mag_rt.bundle import NETWORKS, Bundle
 from mag_rt.errors import BundleError
 from mag_rt.terminal import UNUSABLE, stop
+from mag_rt.wording import printable
 
 FEW = 50
 """Training photos of a class, below which what its channel says means little."""
@@ -99,7 +100,7 @@ def _show(path: Path, bundle: Bundle) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for heading, says in _lines(path, bundle):
-        table.add_row(heading, Text(_printable(says)))
+        table.add_row(heading, Text(printable(says)))
     console.print(table)
 
 
@@ -160,8 +161,3 @@ def _training(bundle: Bundle) -> list[str]:
 def _numbers(facts: dict[str, Any]) -> dict[str, float]:
     """Those facts that are numbers: a bundle's facts are for readers, and nothing holds them to any type."""
     return {key: value for key, value in facts.items() if isinstance(value, (int, float))}
-
-
-def _printable(text: str) -> str:
-    """A bundle may come from anywhere: control characters and undecodable bytes become escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

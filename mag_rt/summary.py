@@ -12,6 +12,7 @@ from rich.table import Table
 
 from mag_rt.findings import Finding
 from mag_rt.video import Segment
+from mag_rt.wording import clock, printable
 
 SHOWN = 20
 """Rows of the table, and unreadable files that are named."""
@@ -60,12 +61,12 @@ def show(summary: Summary, segments: list[Segment], out: Path, terminal: Console
         if more:
             terminal.print(f"... and {more} less suspicious", highlight=False)
     for segment in segments:
-        stretch = f"{_clock(segment.from_s)} to {_clock(segment.to_s)}"
-        peak = f"most suspicious at {_clock(segment.peak_s)} ({segment.peak_score:.2f})"
+        stretch = f"{clock(segment.from_s)} to {clock(segment.to_s)}"
+        peak = f"most suspicious at {clock(segment.peak_s)} ({segment.peak_score:.2f})"
         terminal.print(f"{printable(segment.source)}: {stretch} spliced, {peak}", markup=False, highlight=False)
     for finding in summary.unreadable:
         assert finding.error is not None
-        line = f"unreadable: {printable(finding.source)}: {finding.error.message}"
+        line = f"unreadable: {printable(finding.source or '')}: {finding.error.message}"
         errors.print(line, markup=False, highlight=False, soft_wrap=True)
     if summary.counts["unreadable"] > len(summary.unreadable):
         rest = summary.counts["unreadable"] - len(summary.unreadable)
@@ -80,23 +81,12 @@ def _table(findings: list[Finding]) -> Table:
     for finding in findings:
         verdict = finding.verdict or ""
         area = sum(region.area_fraction for region in finding.regions)
-        at = "" if finding.time_s is None else f" at {_clock(finding.time_s)}"
+        at = "" if finding.time_s is None else f" at {clock(finding.time_s)}"
         table.add_row(
             f"{finding.score:.2f}",
             f"[{VERDICT_STYLES[verdict]}]{verdict}[/]",
             str(len(finding.regions)),
             f"{area:.1%}",
-            escape(printable(finding.source) + at),
+            escape(printable(finding.source or "") + at),
         )
     return table
-
-
-def _clock(seconds: float) -> str:
-    """Minutes, seconds and tenths."""
-    minutes, rest = divmod(round(seconds, 1), 60)
-    return f"{minutes:.0f}:{rest:04.1f}"
-
-
-def printable(path: str | None) -> str:
-    """A path as it can be shown: control characters and undecodable bytes become escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in path or "")

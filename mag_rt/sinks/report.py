@@ -18,6 +18,7 @@ import numpy as np
 from mag_rt.findings import Failure, Finding
 from mag_rt.sinks.images import HEAT, STRONGEST_HEAT, thumbnail_paths
 from mag_rt.video import Segment, segments
+from mag_rt.wording import clock, printable
 
 HERE = Path(__file__).parent
 VERDICTS = ("spliced", "inconclusive", "authentic")
@@ -113,20 +114,9 @@ def facts(run: dict[str, Any]) -> list[tuple[str, str]]:
     return [(label, str(value)) for label, value in rows if value not in (None, "")]
 
 
-def printable(text: str) -> str:
-    """Text as it can be shown: control characters, bidi overrides and undecodable bytes become escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def link(path: str) -> str:
     """The address of a file relative to the report; a name can look like a scheme (`javascript:...`)."""
     return "./" + quote(os.fsencode(path))
-
-
-def clock(seconds: float) -> str:
-    """Minutes, seconds and tenths."""
-    minutes, rest = divmod(round(seconds, 1), 60)
-    return f"{minutes:.0f}:{rest:04.1f}"
 
 
 def _cards(folder: Path) -> Iterator[Card]:

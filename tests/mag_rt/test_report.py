@@ -16,7 +16,8 @@ import pytest
 
 from mag_rt.findings import Failure, Finding, Region, SeenObject
 from mag_rt.sinks.images import ImageSink, thumbnail_paths
-from mag_rt.sinks.report import clock, link, place, write_report
+from mag_rt.sinks.report import link, place, write_report
+from mag_rt.wording import clock
 from tests.conftest import save
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
