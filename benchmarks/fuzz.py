@@ -111,7 +111,7 @@ def flip(data: bytearray, rng: random.Random, _: Files) -> None:
 
 def cut(data: bytearray, rng: random.Random, _: Files) -> None:
     """The end is missing."""
-    del data[rng.randrange(1, len(data)) :]
+    del data[rng.randrange(len(data)) :]
 
 
 def drop(data: bytearray, rng: random.Random, _: Files) -> None:
@@ -327,7 +327,7 @@ def run_one(arguments: argparse.Namespace, seed: int, folder: Path, ends: float,
 def offend(keep: Path, total: dict[str, Any], folder: str, what: list[str]) -> None:
     """Note an offence and keep the folder it came of."""
     kept = keep / f"{total['seed']}-{total['scans']}-{Path(folder).name}"
-    if folder:
+    if Path(folder).is_dir() and folder:
         shutil.copytree(folder, kept, dirs_exist_ok=True)
     total["offences"] += [f"{kept}: {each}" for each in what]
 

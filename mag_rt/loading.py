@@ -19,6 +19,11 @@ MOST_BYTES = 7 * MOST_PIXELS
 
 _BLOCK = 1 << 20
 
+Decode = Callable[[bytes, int | None], Decoded]
+"""A way to decode a picture: `mag_rt.pictures.decode`, or the same in isolation."""
+Shots = Callable[[str, Sampling], Iterator[Shot]]
+"""A way to the frames of a video: `mag_rt.video.shots`, or the same in isolation."""
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -31,9 +36,7 @@ class Loaded:
     failure: Failure | None = None
 
 
-def load_picture(
-    source: str, enough: int | None, decode: Callable[[bytes, int | None], Decoded] = decode
-) -> Loaded:
+def load_picture(source: str, enough: int | None, decode: Decode = decode) -> Loaded:
     """The picture in a file; `enough` as for `mag_rt.pictures.decode`, which another decoder may stand in for."""
     digest = None
     try:
@@ -44,9 +47,7 @@ def load_picture(
         return Loaded(Frame(source), digest, failure=_failure(error))
 
 
-def load_video(
-    source: str, sampling: Sampling, shots: Callable[[str, Sampling], Iterator[Shot]] = shots
-) -> Iterator[Loaded]:
+def load_video(source: str, sampling: Sampling, shots: Shots = shots) -> Iterator[Loaded]:
     """The frames of a video; behind them, where it could not be read to its end, the reason why.
 
     Another way to its frames may stand in for `mag_rt.video.shots`.
@@ -69,7 +70,9 @@ def load_video(
 def _read(source: str) -> bytes:
     with _opened(source) as (file, before):
         if before.st_size > MOST_BYTES:
-            raise PictureError("too-large", f"the file has {before.st_size / 1e6:.0f} MB; {MOST_BYTES / 1e6:.0f} are read")
+            raise PictureError(
+                "too-large", f"the file has {before.st_size / 1e6:.0f} MB; {MOST_BYTES / 1e6:.0f} are read"
+            )
         data = file.read(before.st_size + 1)  # and no more, should it grow
         _must_be_unchanged(before, os.fstat(file.fileno()))
     return data

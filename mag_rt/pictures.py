@@ -247,8 +247,8 @@ def silence_decoders() -> None:
         cv2.utils.logging.setLogLevel(silent)
     with suppress(AttributeError, OSError, ValueError):  # there may be no stderr, or one that is no file
         if sys.stderr.fileno() == 2:
-            kept = {"encoding": sys.stderr.encoding, "errors": sys.stderr.errors}
-            sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, **kept)
+            encoding, errors = sys.stderr.encoding, sys.stderr.errors
+            sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=encoding, errors=errors)
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         os.close(nowhere)

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from mag_rt import bundle as bundles
 from mag_rt.findings import Failure, Finding, Reading, score, verdict
-from mag_rt.loading import Loaded, load_picture, load_video
-from mag_rt.pictures import Decoded, Picture
+from mag_rt.isolation import Decoders
+from mag_rt.loading import Decode, Loaded, load_picture, load_video
+from mag_rt.pictures import Decoded, Picture, decode
 from mag_rt.pipeline import ahead, windows
 from mag_rt.reading import Reader, open_reader
 from mag_rt.sources import Frame, find
-from mag_rt.video import ONE_A_SECOND, Sampling, is_video
+from mag_rt.video import ONE_A_SECOND, Sampling, is_video, shots
 
 DECODED_AHEAD = 2
 """Pictures that wait, decoded, for each one that is being read."""
@@ -30,7 +31,7 @@ class Scanner:
     shrunk to it, pixels; the bundle's own default when None. `tiles`: larger pictures are read in tiles of that side
     instead, at their own resolution. `sampling`: which frames of a video are looked at. `backend` (tensorrt,
     tensorrt-rtx, openvino, onnxruntime) and `precision` (float32, float16, int8): what runs the network; auto takes the
-    fastest that works here.
+    fastest that works here. `isolate`: files are decoded in processes of their own (`mag_rt.isolation`).
 
     A scanner belongs to one thread at a time. Use it in a `with` statement, or call `close`.
 
@@ -46,6 +47,7 @@ class Scanner:
         sampling: Sampling = ONE_A_SECOND,
         backend: str = "auto",
         precision: str = "auto",
+        isolate: bool = False,
     ) -> None:
         self.bundle = bundles.load(bundles.bundled() if bundle is None else Path(bundle))
         self.max_side = self.bundle.max_side if max_side is None else max_side
@@ -53,6 +55,11 @@ class Scanner:
             raise ValueError(f"max_side must be positive, not {max_side}")
         self.tiles, self.sampling = tiles, sampling
         self.reader: Reader = open_reader(self.bundle, self.max_side, tiles, backend, precision)
+        try:
+            self._decoders = Decoders() if isolate else None
+        except BaseException:
+            self.reader.close()
+            raise
 
     def __enter__(self) -> "Scanner":
         return self
@@ -65,6 +72,8 @@ class Scanner:
     def close(self) -> None:
         """Release the network; the scanner cannot be used afterwards."""
         self.reader.close()
+        if self._decoders:
+            self._decoders.close()
 
     def scan(self, sources: Iterable[str | os.PathLike[str]]) -> Iterator[Finding]:
         """Findings for every picture and video frame in `sources` (files, folders, globs), in source order.
@@ -80,14 +89,14 @@ class Scanner:
         """As `scan`, for frames that `mag_rt.sources.find` has found already."""
         enough = None if self.tiles else self.max_side
         at_once = self.reader.threads * self.reader.batch
-        load = partial(_loaded, enough=enough)
+        load = partial(_loaded, enough=enough, decode=self._decoders.decode if self._decoders else decode)
         return self._examined(ahead(load, self._opened(frames), DECODED_AHEAD * at_once, self.reader.threads))
 
     def _opened(self, frames: Iterable[Frame]) -> Iterator[Frame | Loaded]:
         """Pictures as they are; videos as their frames, which cannot be decoded but one after the other."""
         for frame in frames:
             if frame.source and is_video(frame.source):
-                yield from load_video(frame.source, self.sampling)
+                yield from load_video(frame.source, self.sampling, self._decoders.shots if self._decoders else shots)
             else:
                 yield frame
 
@@ -134,11 +143,11 @@ class Scanner:
         )
 
 
-def _loaded(frame: Frame | Loaded, enough: int | None) -> Loaded:
+def _loaded(frame: Frame | Loaded, enough: int | None, decode: Decode) -> Loaded:
     if isinstance(frame, Loaded):
         return frame
     assert frame.source is not None
-    return load_picture(frame.source, enough)
+    return load_picture(frame.source, enough, decode)
 
 
 def _failed(loaded: Loaded) -> Finding:

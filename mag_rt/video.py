@@ -99,7 +99,7 @@ def shots(path: str, sampling: Sampling, alive: Callable[[], object] = lambda: N
 
 
 def _is_container(path: str) -> bool:
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         head = file.read(16)
     return any(head.startswith(beginning, at) for at, beginning in _BEGINNINGS)
 
