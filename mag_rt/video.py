@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,19 +64,15 @@ def shots(path: str, sampling: Sampling, alive: Callable[[], object] = lambda: N
 
     `alive` is called before each frame, those that are passed over included.
 
-    Raises PictureError: not-a-video, too-large, or truncated, behind the last frame that could be read.
+    Raises PictureError: not-a-video, too-large, or truncated, behind the last frame that could be read. OSError.
     """
-    if not _is_container(path):
-        raise PictureError("not-a-video", "the file is no video of a kind that can be decoded")
-    # Absolute, since FFmpeg takes a name like `concat:a` for a protocol's.
-    video = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
-    try:
-        if not video.isOpened():
+    index, last_s = 0, None
+    with _opened(path) as video, _no_cv2_error():
+        if video is None or not video.isOpened():
             raise PictureError("not-a-video", "the file is damaged, or no video of a kind that can be decoded")
         if video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT) > MOST_PIXELS:
-            raise PictureError("too-large", f"more than {MOST_PIXELS // 10**6} megapixels a frame")
+            raise PictureError("too-large", f"a frame has more than {MOST_PIXELS // 10**6} megapixels")
         promised = video.get(cv2.CAP_PROP_FRAME_COUNT)
-        index, last_s = 0, None
         while True:
             alive()
             if not video.grab():
@@ -92,28 +89,51 @@ def shots(path: str, sampling: Sampling, alive: Callable[[], object] = lambda: N
             index += 1
         if index == 0 or index < promised * (1 - MISSED) - 1:
             raise PictureError("truncated", f"the video ends after {index} of {promised:.0f} frames")
-    except cv2.error:
-        raise PictureError("truncated", f"frame {index} cannot be decoded") from None
-    finally:
-        video.release()
-
-
-def _is_container(path: str) -> bool:
-    with Path(path).open("rb") as file:
-        head = file.read(16)
-    return any(head.startswith(beginning, at) for at, beginning in _BEGINNINGS)
 
 
 def expected(path: str, sampling: Sampling) -> int:
     """About how many frames of a video will be looked at; 1 where that cannot be told."""
-    if not os.path.isfile(path) or not _is_container(path):  # a pipe would wait forever
+    if not os.path.isfile(path):  # a pipe would wait forever
         return 1
-    video = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
-    count, rate = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
-    video.release()
+    try:
+        with _opened(path) as video:
+            count = video.get(cv2.CAP_PROP_FRAME_COUNT) if video else 0
+            rate = video.get(cv2.CAP_PROP_FPS) if video else 0
+    except OSError:
+        return 1
     if not (1 <= count < math.inf and 0 < rate < math.inf):
         return 1
     return max(1, round(count / sampling.every if sampling.every else min(count, count / rate * (sampling.fps or 0))))
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[cv2.VideoCapture | None]:
+    """The video in a file; None where it does not begin as one."""
+    with Path(path).open("rb") as file:
+        head = file.read(16)
+        if not any(head.startswith(beginning, at) for at, beginning in _BEGINNINGS):
+            yield None
+            return
+        # Absolute, since FFmpeg takes a name like `concat:a` for a protocol's. OpenCV crashes of a name that is no
+        # Unicode.
+        name = os.path.abspath(path) if _is_unicode(path) else f"/dev/fd/{file.fileno()}"
+        video = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
+        try:
+            yield video
+        finally:
+            video.release()
+
+
+@contextmanager
+def _no_cv2_error() -> Iterator[None]:
+    try:
+        yield
+    except cv2.error:  # a frame whose size changes to a huge one, say
+        raise PictureError("truncated", "a frame cannot be decoded") from None
+
+
+def _is_unicode(path: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in path)
 
 
 @dataclass(frozen=True)

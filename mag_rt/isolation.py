@@ -1,0 +1,274 @@
+"""Decoding in processes of their own, limited in memory and time: a decoder that crashes costs one picture.
+
+What decodes untrusted files is C code of many hands. Here it runs beside us; what it hands back is a size and pixels,
+which are checked. It is no sandbox: a file that takes a worker over can do what the user can.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mag_rt import pictures, video
+from mag_rt.errors import MagrtError, PictureError
+from mag_rt.pictures import MOST_PIXELS, Decoded, Picture
+from mag_rt.video import Sampling, Shot
+
+MEMORY = 4 << 30
+"""Address space of a worker, bytes. Every picture of `MOST_PIXELS` fits, in the formats that take most to decode."""
+SECONDS = 60.0
+"""Within which a picture is decoded, or a frame of a video passed over: ten times what the largest picture took."""
+
+_START = "import sys; sys.path[:] = sys.argv[5:]; from mag_rt.isolation import serve; serve(*sys.argv[1:5])"
+_LONGEST_HEADER = 1 << 16
+
+
+class Decoders:
+    """Workers that decode pictures and videos: as many as threads ask at the same time, started again when they die.
+
+    Its methods stand in for `mag_rt.pictures.decode` and `mag_rt.video.shots`, raise what these raise, and
+    PictureError decoder-crashed or decoder-timeout. `seconds` for each picture or frame; `memory` in bytes.
+
+    May be used by several threads. Use it in a `with` statement, or call `close`.
+
+    Raises MagrtError where the system is no POSIX one or workers cannot be started.
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[bytes, int | None], Decoded] = pictures.decode,
+        shots: Callable[..., Iterator[Shot]] = video.shots,
+        memory: int = MEMORY,
+        seconds: float = SECONDS,
+    ) -> None:
+        if os.name != "posix":
+            raise MagrtError("decoding in isolation needs a POSIX system")
+        self._command = (f"{decode.__module__}:{decode.__qualname__}", f"{shots.__module__}:{shots.__qualname__}")
+        self._memory, self._seconds = memory, seconds
+        self._lock, self._idle, self._closed = threading.Lock(), list[_Worker](), False
+        try:
+            self._give_back(self._take())
+        except (PictureError, OSError) as error:
+            raise MagrtError(f"a process to decode in does not start: {error}") from None
+
+    def __enter__(self) -> "Decoders":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers; those in use end when they are done."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.end()
+
+    def decode(self, data: bytes, enough: int | None = None) -> Decoded:
+        """As `mag_rt.pictures.decode`."""
+        with self._worker() as worker:
+            worker.ask({"do": "decode", "enough": enough}, data)
+            header, picture = worker.answer(self._seconds)
+        if "error" in header:
+            raise PictureError(*header["error"])
+        height, width = header["size"]
+        return Decoded(_checked(picture), (int(height), int(width)))
+
+    def shots(self, path: str, sampling: Sampling) -> Iterator[Shot]:
+        """As `mag_rt.video.shots`; the worker is at most a few frames ahead."""
+        with self._worker() as worker:
+            worker.ask({"do": "shots", "path": path, "every": sampling.every, "fps": sampling.fps})
+            while True:
+                header, picture = worker.answer(self._seconds)
+                if "index" in header:
+                    yield Shot(int(header["index"]), float(header["time_s"]), _checked(picture))
+                elif "alive" not in header:
+                    break
+        if "error" in header:
+            raise PictureError(*header["error"])
+
+    @contextlib.contextmanager
+    def _worker(self) -> Iterator["_Worker"]:
+        """A worker of one's own for a while; one that was left in the middle of something does not come back."""
+        worker = self._take()
+        try:
+            yield worker
+        except BaseException:
+            worker.end()
+            raise
+        self._give_back(worker)
+
+    def _take(self) -> "_Worker":
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return _Worker(*self._command, self._memory, self._seconds)
+
+    def _give_back(self, worker: "_Worker") -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(worker)
+                return
+        worker.end()
+
+
+class _Worker:
+    """A process that decodes, seen from here."""
+
+    def __init__(self, decode: str, shots: str, memory: int, seconds: float) -> None:
+        self._channel, theirs = socket.socketpair()
+        arguments = [str(theirs.fileno()), decode, shots, str(memory), *sys.path]
+        with theirs:
+            # Isolated (-I), so that no module lying in the folder where we were started is imported instead of ours. A
+            # session of its own keeps Ctrl-C from it: whether to stop is decided here.
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _START, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        try:
+            self.answer(seconds)  # that it is ready
+        except BaseException:
+            self.end()
+            raise
+
+    def ask(self, header: dict[str, Any], payload: bytes = b"") -> None:
+        with contextlib.suppress(OSError):  # it has died, which the answer will say
+            _send(self._channel, header, memoryview(payload))
+
+    def answer(self, seconds: float) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+        """The next header and what comes with it. Raises PictureError: decoder-crashed or decoder-timeout."""
+        try:
+            return _receive(self._channel, time.monotonic() + seconds)
+        except TimeoutError:
+            raise PictureError("decoder-timeout", f"decoding took more than {seconds:.0f} seconds") from None
+        except (OSError, ValueError):  # or it sent what it should not
+            raise PictureError("decoder-crashed", f"the decoder crashed ({self._death()})") from None
+
+    def _death(self) -> str:
+        self._process.kill()  # if it has not died yet; of two signals the first one counts
+        status = self._process.wait()
+        return signal.Signals(-status).name if status < 0 else f"status {status}"
+
+    def end(self) -> None:
+        self._channel.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def _checked(picture: NDArray[np.uint8]) -> Picture:
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
+        raise PictureError("decoder-crashed", "the decoder sent no picture")
+    return picture
+
+
+def _send(channel: socket.socket, header: dict[str, Any], payload: memoryview, shape: tuple[int, ...] = ()) -> None:
+    """A header as JSON, its length before it, and bytes whose number or shape it says."""
+    text = json.dumps({**header, "shape": shape or [payload.nbytes]}).encode("ascii")
+    channel.sendall(len(text).to_bytes(4, "big") + text)
+    channel.sendall(payload)
+
+
+def _receive(channel: socket.socket, until: float | None = None) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    """What `_send` sent, by the `until` of time.monotonic. Raises OSError (TimeoutError, the end) or ValueError."""
+    length = int.from_bytes(_exactly(channel, 4, until), "big")
+    if length > _LONGEST_HEADER:
+        raise ValueError("a header too long")
+    header = json.loads(_exactly(channel, length, until).tobytes())
+    shape = tuple(map(int, header["shape"]))
+    if min(shape) < 0 or np.prod(shape, dtype=float) > _MOST_BYTES:
+        raise ValueError("a payload too large")
+    return header, _exactly(channel, int(np.prod(shape)), until).reshape(shape)
+
+
+_MOST_BYTES = 7 * MOST_PIXELS  # of a file; more than any picture has
+
+
+def _exactly(channel: socket.socket, count: int, until: float | None) -> NDArray[np.uint8]:
+    received = np.empty(count, np.uint8)
+    missing = received.data
+    while missing:
+        if until is not None:
+            channel.settimeout(max(0.001, until - time.monotonic()))
+        got = channel.recv_into(missing)
+        if not got:
+            raise EOFError
+        missing = missing[got:]
+    return received
+
+
+def serve(descriptor: str, decode: str, shots: str, memory: str) -> None:
+    """What a worker does: answer the requests on a socket until its other end closes. It never returns."""
+    import resource  # no system but a POSIX one has it
+
+    channel = socket.socket(fileno=int(descriptor))
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    threading.Thread(target=_end_with, args=(channel,), daemon=True).start()
+    pictures.silence_decoders()
+    do = {"decode": _named(decode), "shots": _named(shots)}
+    _send(channel, {"ready": True}, memoryview(b""))
+    while True:
+        header, data = _receive(channel)
+        try:
+            if header["do"] == "decode":
+                decoded = do["decode"](data.tobytes(), header["enough"])
+                _send_picture(channel, {"size": decoded.size}, decoded.picture)
+            else:
+                sampling = Sampling(header["every"], header["fps"])
+                for shot in do["shots"](header["path"], sampling, _sign_of_life(channel)):
+                    _send_picture(channel, {"index": shot.index, "time_s": shot.time_s}, shot.picture)
+                _send(channel, {"end": True}, memoryview(b""))
+        except PictureError as error:
+            _send(channel, {"error": [error.kind, str(error)]}, memoryview(b""))
+        except OSError as error:
+            _send(channel, {"error": ["unreadable", error.strerror or str(error)]}, memoryview(b""))
+        except MemoryError:
+            message = "there is not enough memory to decode the picture"
+            _send(channel, {"error": ["too-large", message]}, memoryview(b""))
+
+
+def _send_picture(channel: socket.socket, header: dict[str, Any], picture: Picture) -> None:
+    _send(channel, header, np.ascontiguousarray(picture).reshape(-1).data, picture.shape)
+
+
+def _sign_of_life(channel: socket.socket) -> Callable[[], None]:
+    """A function to call ever so often; once a second it says so."""
+    last = time.monotonic()
+
+    def alive() -> None:
+        nonlocal last
+        if time.monotonic() - last > 1:
+            last = time.monotonic()
+            _send(channel, {"alive": True}, memoryview(b""))
+
+    return alive
+
+
+def _end_with(channel: socket.socket) -> None:
+    """Wait until the other end closes, as when its process dies of whatever, and end this process at once."""
+    poll = select.poll()
+    poll.register(channel, 0)  # nothing but its hanging up
+    poll.poll()
+    os._exit(0)
+
+
+def _named(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
