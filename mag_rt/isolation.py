@@ -208,7 +208,7 @@ def _exactly(channel: socket.socket, count: int, until: float | None) -> NDArray
             channel.settimeout(max(0.001, until - time.monotonic()))
         got = channel.recv_into(missing)
         if not got:
-            raise EOFError
+            raise ConnectionResetError
         missing = missing[got:]
     return received
 
