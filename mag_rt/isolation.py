@@ -16,8 +16,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,12 +29,18 @@ from mag_rt.pictures import MOST_PIXELS, Decoded, Picture
 from mag_rt.video import Sampling, Shot
 
 MEMORY = 4 << 30
-"""Address space of a worker, bytes. Every picture of `MOST_PIXELS` fits, in the formats that take most to decode."""
+"""Address space that a worker may take, bytes. Pictures of `MOST_PIXELS` fit; 16-bit TIFF takes most, 3.4 GB."""
 SECONDS = 60.0
-"""Within which a picture is decoded, or a frame of a video passed over: ten times what the largest picture took."""
+"""Within which a picture is decoded, or a frame of a video found: four times what a picture of `MOST_PIXELS` takes."""
 
 _START = "import sys; sys.path[:] = sys.argv[5:]; from mag_rt.isolation import serve; serve(*sys.argv[1:5])"
+_FRUGAL = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+"""Each thread of each core would take address space that is not used."""
 _LONGEST_HEADER = 1 << 16
+_MOST_BYTES = 7 * MOST_PIXELS  # of a file; more than any picture has
+
+
+_NOTHING = memoryview(b"")
 
 
 class Decoders:
@@ -139,6 +147,7 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                env={**os.environ, **_FRUGAL},
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
@@ -197,9 +206,6 @@ def _receive(channel: socket.socket, until: float | None = None) -> tuple[dict[s
     return header, _exactly(channel, int(np.prod(shape)), until).reshape(shape)
 
 
-_MOST_BYTES = 7 * MOST_PIXELS  # of a file; more than any picture has
-
-
 def _exactly(channel: socket.socket, count: int, until: float | None) -> NDArray[np.uint8]:
     received = np.empty(count, np.uint8)
     missing = received.data
@@ -215,33 +221,54 @@ def _exactly(channel: socket.socket, count: int, until: float | None) -> NDArray
 
 def serve(descriptor: str, decode: str, shots: str, memory: str) -> None:
     """What a worker does: answer the requests on a socket until its other end closes. It never returns."""
-    import resource  # no system but a POSIX one has it
-
     channel = socket.socket(fileno=int(descriptor))
-    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.Thread(target=_end_with, args=(channel,), daemon=True).start()
     pictures.silence_decoders()
-    do = {"decode": _named(decode), "shots": _named(shots)}
-    _send(channel, {"ready": True}, memoryview(b""))
+    cv2.setNumThreads(1)  # the pictures are decoded side by side
+    do = _named(decode), _named(shots)
+    _limit(int(memory))
+    _send(channel, {"ready": True}, _NOTHING)
     while True:
-        header, data = _receive(channel)
+        header, payload = _receive(channel)
+        data = payload.tobytes()
+        del payload  # a large file is here once only
         try:
-            if header["do"] == "decode":
-                decoded = do["decode"](data.tobytes(), header["enough"])
-                _send_picture(channel, {"size": decoded.size}, decoded.picture)
-            else:
-                sampling = Sampling(header["every"], header["fps"])
-                for shot in do["shots"](header["path"], sampling, _sign_of_life(channel)):
-                    _send_picture(channel, {"index": shot.index, "time_s": shot.time_s}, shot.picture)
-                _send(channel, {"end": True}, memoryview(b""))
+            _answer(channel, *do, header, data)
         except PictureError as error:
-            _send(channel, {"error": [error.kind, str(error)]}, memoryview(b""))
+            _send(channel, {"error": [error.kind, str(error)]}, _NOTHING)
         except OSError as error:
-            _send(channel, {"error": ["unreadable", error.strerror or str(error)]}, memoryview(b""))
+            _send(channel, {"error": ["unreadable", error.strerror or str(error)]}, _NOTHING)
         except MemoryError:
-            message = "there is not enough memory to decode the picture"
-            _send(channel, {"error": ["too-large", message]}, memoryview(b""))
+            _send(channel, {"error": ["too-large", "there is not enough memory to decode the picture"]}, _NOTHING)
+        del data
+
+
+def _answer(
+    channel: socket.socket,
+    decode: Callable[[bytes, int | None], Decoded],
+    shots: Callable[..., Iterator[Shot]],
+    header: dict[str, Any],
+    data: bytes,
+) -> None:
+    if header["do"] == "decode":
+        decoded = decode(data, header["enough"])
+        _send_picture(channel, {"size": decoded.size}, decoded.picture)
+    else:
+        sampling = Sampling(header["every"], header["fps"])
+        for shot in shots(header["path"], sampling, _sign_of_life(channel)):
+            _send_picture(channel, {"index": shot.index, "time_s": shot.time_s}, shot.picture)
+        _send(channel, {"end": True}, _NOTHING)
+
+
+def _limit(memory: int) -> None:
+    """From now on this process can take so many bytes more, and leaves no core file."""
+    import resource  # no system but a POSIX one has it
+
+    taken = 0
+    with contextlib.suppress(OSError):  # Linux alone says it
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _send_picture(channel: socket.socket, header: dict[str, Any], picture: Picture) -> None:
@@ -256,7 +283,7 @@ def _sign_of_life(channel: socket.socket) -> Callable[[], None]:
         nonlocal last
         if time.monotonic() - last > 1:
             last = time.monotonic()
-            _send(channel, {"alive": True}, memoryview(b""))
+            _send(channel, {"alive": True}, _NOTHING)
 
     return alive
 

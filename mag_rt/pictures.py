@@ -135,11 +135,12 @@ def _decoded_tiff(data: bytes) -> Picture | None:
             return None
         try:
             image.load()  # turns it, too
-            return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+            rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         except MemoryError:
             raise
         except Exception:  # as above: of any kind
             raise PictureError("not-a-picture", "the file is damaged") from None
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
 
 
 def _claimed_size(data: bytes) -> tuple[int, int] | None:

@@ -213,9 +213,10 @@ def test_modules_in_the_folder_where_it_was_started_are_not_imported(
         assert decoders.decode(encode("PNG")).size == (32, 48)
 
 
-def test_a_limit_that_leaves_no_room_is_said_at_once() -> None:
+def test_workers_that_do_not_start_are_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(MagrtError, match="does not start"):
-        Decoders(memory=1 << 20)
+        Decoders()
 
 
 def test_a_scan_in_isolation_finds_the_same(red_model: Path, tmp_path: Path) -> None:
