@@ -39,8 +39,8 @@ PICTURES, NEIGHBOURS = 40, 8
 """Mutated files in a folder, and how many of them between two good ones."""
 HUNG = 120.0
 """Seconds without a word from the scan after which it is taken to hang: longer than any limit of the scan's own."""
-LEAK = 150 << 20
-"""Bytes that a scan may grow by once it has seen every format."""
+LEAK = 64 << 20
+"""Bytes that a scan may grow by in the second half of its time; in the first it takes what it needs for any file."""
 ERRORS = {"empty", "truncated", "not-a-picture", "not-a-video", "too-large", "decoder-crashed", "decoder-timeout"}
 """What may be said of a mutated file; it can be read, and nobody changes it."""
 
@@ -318,9 +318,10 @@ def run_one(arguments: argparse.Namespace, seed: int, folder: Path, ends: float,
     child.kill()
     child.wait()
     if len(memory) > 40:
-        total["resident_mb"] = [round(each / 1e6) for each in (memory[20], memory[len(memory) // 2], memory[-1])]
+        begin, middle = memory[20], memory[len(memory) // 2]
+        total["resident_mb"] = [round(each / 1e6) for each in (begin, middle, memory[-1])]
         total["open_files"] = [files_open[20], files_open[-1]]
-        if memory[-1] - memory[20] > LEAK or files_open[-1] > files_open[20] + 4:
+        if memory[-1] - middle > LEAK or files_open[-1] > files_open[20] + 4:
             total["offences"].append("grew")
 
 

@@ -28,8 +28,8 @@ from mag_rt.errors import MagrtError, PictureError
 from mag_rt.pictures import MOST_PIXELS, Decoded, Picture
 from mag_rt.video import Sampling, Shot
 
-MEMORY = 4 << 30
-"""Address space that a worker may take, bytes. Pictures of `MOST_PIXELS` fit; 16-bit TIFF takes most, 3.4 GB."""
+MEMORY = 3 << 30
+"""Address space that a worker may take, bytes. Pictures of `MOST_PIXELS` fit; as a CMYK TIFF one takes most, 2.7 GB."""
 SECONDS = 60.0
 """Within which a picture is decoded, or a frame of a video found: four times what a picture of `MOST_PIXELS` takes."""
 
@@ -239,7 +239,7 @@ def serve(descriptor: str, decode: str, shots: str, memory: str) -> None:
         except OSError as error:
             _send(channel, {"error": ["unreadable", error.strerror or str(error)]}, _NOTHING)
         except MemoryError:
-            _send(channel, {"error": ["too-large", "there is not enough memory to decode the picture"]}, _NOTHING)
+            _send(channel, {"error": ["too-large", "there is not enough memory to decode it"]}, _NOTHING)
         del data
 
 

@@ -109,5 +109,5 @@ def _failure(error: PictureError | OSError | MemoryError) -> Failure:
     if isinstance(error, PictureError):
         return Failure(error.kind, str(error))
     if isinstance(error, MemoryError):
-        return Failure("too-large", "there is not enough memory to read the file")
+        return Failure("too-large", "there is not enough memory to decode it")
     return Failure("unreadable", error.strerror or str(error))

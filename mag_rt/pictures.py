@@ -83,7 +83,7 @@ def decode(data: bytes, enough: int | None = None) -> Decoded:
         if picture is None:
             picture = _decoded(data, reduction)
     except MemoryError:
-        raise PictureError("too-large", "there is not enough memory to decode the picture") from None
+        raise PictureError("too-large", "there is not enough memory to decode it") from None
     if reduction == 1 or claimed is None:
         return Decoded(picture, picture.shape[:2])
     upright = picture.shape[:2] == tuple(-(-side // reduction) for side in claimed)
