@@ -51,7 +51,7 @@ class Decoders:
 
     May be used by several threads. Use it in a `with` statement, or call `close`.
 
-    Raises MagrtError where the system is no POSIX one or workers cannot be started.
+    Raises MagrtError where the system is no POSIX one; its methods raise it where a worker does not start.
     """
 
     def __init__(
@@ -65,11 +65,8 @@ class Decoders:
             raise MagrtError("decoding in isolation needs a POSIX system")
         self._command = (f"{decode.__module__}:{decode.__qualname__}", f"{shots.__module__}:{shots.__qualname__}")
         self._memory, self._seconds = memory, seconds
-        self._lock, self._idle, self._closed = threading.Lock(), list[_Worker](), False
-        try:
-            self._give_back(self._take())
-        except (PictureError, OSError) as error:
-            raise MagrtError(f"a process to decode in does not start: {error}") from None
+        self._lock, self._closed = threading.Lock(), False
+        self._idle = [self._started()]
 
     def __enter__(self) -> "Decoders":
         return self
@@ -113,6 +110,7 @@ class Decoders:
         """A worker of one's own for a while; one that was left in the middle of something does not come back."""
         worker = self._take()
         try:
+            worker.wait_until_ready(self._seconds)
             yield worker
         except BaseException:
             worker.end()
@@ -123,7 +121,13 @@ class Decoders:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return _Worker(*self._command, self._memory, self._seconds)
+        return self._started()
+
+    def _started(self) -> "_Worker":
+        try:
+            return _Worker(*self._command, self._memory)
+        except OSError as error:
+            raise MagrtError(f"a process to decode in does not start: {error.strerror}") from None
 
     def _give_back(self, worker: "_Worker") -> None:
         with self._lock:
@@ -136,10 +140,11 @@ class Decoders:
 class _Worker:
     """A process that decodes, seen from here."""
 
-    def __init__(self, decode: str, shots: str, memory: int, seconds: float) -> None:
+    def __init__(self, decode: str, shots: str, memory: int) -> None:
+        self._ready = False
         self._channel, theirs = socket.socketpair()
         arguments = [str(theirs.fileno()), decode, shots, str(memory), *sys.path]
-        with theirs:
+        try:
             # Isolated (-I), so that no module lying in the folder where we were started is imported instead of ours. A
             # session of its own keeps Ctrl-C from it: whether to stop is decided here.
             self._process = subprocess.Popen(
@@ -151,11 +156,20 @@ class _Worker:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        try:
-            self.answer(seconds)  # that it is ready
-        except BaseException:
-            self.end()
+        except OSError:
+            self._channel.close()
             raise
+        finally:
+            theirs.close()
+
+    def wait_until_ready(self, seconds: float) -> None:
+        """Return once it has started. Raises MagrtError when it does not."""
+        if not self._ready:
+            try:
+                self.answer(seconds)
+            except PictureError as error:
+                raise MagrtError(f"a process to decode in does not start: {error}") from None
+            self._ready = True
 
     def ask(self, header: dict[str, Any], payload: bytes = b"") -> None:
         with contextlib.suppress(OSError):  # it has died, which the answer will say

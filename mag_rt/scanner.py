@@ -54,11 +54,12 @@ class Scanner:
         if self.max_side < 1:
             raise ValueError(f"max_side must be positive, not {max_side}")
         self.tiles, self.sampling = tiles, sampling
-        self.reader: Reader = open_reader(self.bundle, self.max_side, tiles, backend, precision)
+        self._decoders = Decoders() if isolate else None  # which start while the network is being loaded
         try:
-            self._decoders = Decoders() if isolate else None
+            self.reader: Reader = open_reader(self.bundle, self.max_side, tiles, backend, precision)
         except BaseException:
-            self.reader.close()
+            if self._decoders:
+                self._decoders.close()
             raise
 
     def __enter__(self) -> "Scanner":

@@ -214,9 +214,12 @@ def test_modules_in_the_folder_where_it_was_started_are_not_imported(
 
 
 def test_workers_that_do_not_start_are_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(MagrtError, match="does not start"):
-        Decoders()
+    before = children()
+    for program in ("/bin/false", "/no/such/file"):
+        monkeypatch.setattr(sys, "executable", program)
+        with pytest.raises(MagrtError, match="does not start"), Decoders() as decoders:
+            decoders.decode(b"")
+    assert children() == before
 
 
 def test_a_scan_in_isolation_finds_the_same(red_model: Path, tmp_path: Path) -> None:
