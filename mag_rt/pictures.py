@@ -31,6 +31,8 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+_DAMAGED = "the file is damaged, or no picture of a kind that can be decoded"
+
 _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -71,9 +73,9 @@ def decode(data: bytes, enough: int | None = None) -> Decoded:
         raise PictureError("truncated", "the file ends in the middle of the picture")
     claimed = _claimed_size(data)
     reduction = 1
-    if enough and claimed and data.startswith(_JPEG):
+    if enough and data.startswith(_JPEG):
         reduction = max(factor for factor in _REDUCED if factor == 1 or max(claimed) >= factor * enough)
-    if claimed and claimed[0] * claimed[1] > MOST_PIXELS * reduction**2:
+    if claimed[0] * claimed[1] > MOST_PIXELS * reduction**2:
         million = claimed[0] * claimed[1] / 1e6
         raise PictureError(
             "too-large", f"the picture claims {million:.0f} megapixels; {MOST_PIXELS // 10**6} are decoded at most"
@@ -84,7 +86,7 @@ def decode(data: bytes, enough: int | None = None) -> Decoded:
             picture = _decoded(data, reduction)
     except MemoryError:
         raise PictureError("too-large", "there is not enough memory to decode it") from None
-    if reduction == 1 or claimed is None:
+    if reduction == 1:
         return Decoded(picture, picture.shape[:2])
     upright = picture.shape[:2] == tuple(-(-side // reduction) for side in claimed)
     return Decoded(picture, claimed if upright else claimed[::-1])
@@ -116,7 +118,7 @@ def _by_opencv(data: bytes, reduction: int) -> Picture:
             raise PictureError("too-large", "the picture claims more pixels than can be decoded") from None
         picture = None
     if picture is None:
-        raise PictureError("not-a-picture", "the file is damaged, or no picture of a kind that can be decoded")
+        raise PictureError("not-a-picture", _DAMAGED)
     return picture
 
 
@@ -125,34 +127,32 @@ def _decoded_tiff(data: bytes) -> Picture | None:
 
     OpenCV leaves black what is damaged in a compressed one, multiplies by alpha and refuses small tiles.
     """
-    image_module = _pillow()
     try:
-        image = image_module.open(io.BytesIO(data))
-    except Exception:
-        return None
-    with image:
-        if image.mode not in _TIFF_MODES:
-            return None
-        try:
+        with _pillow().open(io.BytesIO(data)) as image:
+            if image.mode not in _TIFF_MODES:
+                return None
             image.load()  # turns it, too
             rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-        except MemoryError:
-            raise
-        except Exception:  # as above: of any kind
-            raise PictureError("not-a-picture", "the file is damaged") from None
+    except MemoryError:
+        raise
+    except Exception:  # of any kind, as below
+        raise PictureError("not-a-picture", _DAMAGED) from None
     return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
 
 
-def _claimed_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width that the file's header claims, before any orientation; None where it cannot be told."""
+def _claimed_size(data: bytes) -> tuple[int, int]:
+    """Height and width that the file's header claims, before any orientation."""
+    if data.startswith(_PNG):  # Pillow would look at what is written about the picture, and balk at long texts
+        return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
     image_module = _pillow()
     try:
         with image_module.open(io.BytesIO(data)) as image:
             return image.height, image.width
     except image_module.DecompressionBombError:
         raise PictureError("too-large", "the picture claims more pixels than can be decoded") from None
-    except Exception:  # Pillow's parsers raise what they please; OpenCV has the last word on what is a picture
-        return None
+    except Exception:  # Pillow's parsers raise what they please
+        # OpenCV may be able to decode it yet, but to what size?
+        raise PictureError("not-a-picture", _DAMAGED) from None
 
 
 @cache
