@@ -81,7 +81,10 @@ def _read(source: str) -> bytes:
 @contextmanager
 def _opened(source: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
     """A regular file, open for reading, and what is known of it now."""
-    _must_be_regular(os.stat(source))  # a device may do something when it is opened
+    status = os.stat(source)
+    if stat.S_ISDIR(status.st_mode):
+        os.scandir(source).close()  # which says why it is here
+    _must_be_regular(status)  # before it is opened, since a device may do something then
     with open(source, "rb", opener=_without_waiting) as file:
         before = os.fstat(file.fileno())
         _must_be_regular(before)  # it may have been replaced since
