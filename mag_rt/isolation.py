@@ -145,10 +145,10 @@ class _Worker:
         self._channel, theirs = socket.socketpair()
         arguments = [str(theirs.fileno()), decode, shots, str(memory), *sys.path]
         try:
-            # Isolated (-I), so that no module lying in the folder where we were started is imported instead of ours. A
-            # session of its own keeps Ctrl-C from it: whether to stop is decided here.
+            # It imports from where we did, and nothing that lies in the folder where we were started. A session of its
+            # own keeps Ctrl-C from it: whether to stop is decided here.
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _START, *arguments],
+                [sys.executable, "-c", _START, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -73,7 +73,7 @@ def _read(source: str) -> bytes:
             raise PictureError(
                 "too-large", f"the file has {before.st_size / 1e6:.0f} MB; {MOST_BYTES / 1e6:.0f} are read"
             )
-        data = file.read(before.st_size + 1)  # and no more, should it grow
+        data = file.read(before.st_size)  # and no more, should it grow without end
         _must_be_unchanged(before, os.fstat(file.fileno()))
     return data
 

@@ -30,6 +30,8 @@ def misbehave(data: bytes, enough: int | None) -> Decoded:
             raise ZeroDivisionError
         case b"hang":
             time.sleep(600)
+        case b"nap":
+            time.sleep(0.5)
         case b"spin":
             while True:
                 pass

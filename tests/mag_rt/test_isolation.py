@@ -118,7 +118,11 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
     frames.close()  # left in the middle
     unfinished = decoders.shots(str(tmp_path / "count"), Sampling())
     next(unfinished)
-    decoders.close()
+    with ThreadPoolExecutor(1) as pool:
+        napping = pool.submit(decoders.decode, b"nap")
+        time.sleep(0.2)
+        decoders.close()
+        assert napping.result().size == (1, 1)
     decoders.close()
     unfinished.close()
     assert children() == before and len(os.listdir("/proc/self/fd")) == files_before
@@ -163,6 +167,7 @@ from tests.hostile.decoders import misbehave
 from concurrent.futures import ThreadPoolExecutor
 decoders = Decoders(misbehave)
 pid = decoders._idle[0]._process.pid
+decoders.decode(b"")  # it is ready
 if {busy}:
     ThreadPoolExecutor(1).submit(decoders.decode, b"hang")
     time.sleep(0.3)
