@@ -123,7 +123,6 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
         time.sleep(0.2)
         decoders.close()
         assert napping.result().size == (1, 1)
-    decoders.close()
     unfinished.close()
     assert children() == before and len(os.listdir("/proc/self/fd")) == files_before
 
