@@ -35,8 +35,11 @@ _DAMAGED = "the file is damaged, or no picture of a kind that can be decoded"
 
 _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+_PNG_PICTURE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT"})
+"""The chunks that a PNG's picture and its orientation are in."""
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_FORMATS = (_JPEG, _PNG, *_TIFF, b"BM", b"GIF8")
+_GIF = b"GIF8"
+_FORMATS = (_JPEG, _PNG, *_TIFF, b"BM", _GIF)
 """How files begin that are given to a decoder: OpenCV knows more formats, none of them a photo's, some read loosely."""
 _RIFF_OR_BOX = (b"WEBP", b"ftypavif", b"jP  ")
 """The same from the fifth byte on (JPEG 2000), or the ninth (WebP)."""
@@ -81,9 +84,9 @@ def decode(data: bytes, enough: int | None = None) -> Decoded:
             "too-large", f"the picture claims {million:.0f} megapixels; {MOST_PIXELS // 10**6} are decoded at most"
         )
     try:
-        picture = _decoded_tiff(data) if data.startswith(_TIFF) else None
+        picture = _by_pillow(data) if data.startswith((*_TIFF, _GIF)) else None
         if picture is None:
-            picture = _decoded(data, reduction)
+            picture = _decoded(_still(data) if data.startswith(_PNG) else data, reduction)
     except MemoryError:
         raise PictureError("too-large", "there is not enough memory to decode it") from None
     if reduction == 1:
@@ -108,6 +111,20 @@ def _decoded(data: bytes, reduction: int) -> Picture:
     return picture
 
 
+def _still(png: bytes) -> bytes:
+    """A PNG without what is written beside its picture, and without the other frames of an animation.
+
+    OpenCV (5.0 at least) crashes of some animations that are damaged, and inflates texts only to pass over them.
+    """
+    kept, at = [png[: len(_PNG)]], len(_PNG)
+    while at + 12 <= len(png) and png[at + 4 : at + 8] != _PNG_END:
+        end = at + 12 + int.from_bytes(png[at : at + 4], "big")  # length, kind, content, checksum
+        if png[at + 4 : at + 8] in _PNG_PICTURE:
+            kept.append(png[at:end])
+        at = end
+    return b"".join([*kept, b"\0\0\0\0IEND\xaeB`\x82"])
+
+
 def _by_opencv(data: bytes, reduction: int) -> Picture:
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[reduction])
@@ -122,10 +139,11 @@ def _by_opencv(data: bytes, reduction: int) -> Picture:
     return picture
 
 
-def _decoded_tiff(data: bytes) -> Picture | None:
-    """A TIFF of 8 bits; None for what Pillow does not know, or not as 8 bits.
+def _by_pillow(data: bytes) -> Picture | None:
+    """A TIFF of at most 8 bits a channel, or a GIF; None for a TIFF of more.
 
-    OpenCV leaves black what is damaged in a compressed one, multiplies by alpha and refuses small tiles.
+    OpenCV leaves black what is damaged in a compressed TIFF, multiplies by alpha and refuses small tiles; its reader of
+    GIF is young.
     """
     try:
         with _pillow().open(io.BytesIO(data)) as image:
