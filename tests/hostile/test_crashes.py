@@ -31,6 +31,6 @@ def by_opencv_alone(data: bytes, enough: int | None) -> Decoded:
 def test_where_it_does_isolation_holds_it() -> None:
     """A real crash of a real decoder."""
     with Decoders(by_opencv_alone) as decoders:
-        with pytest.raises(PictureError, match="SIGSEGV|SIGABRT|SIGBUS") as caught:
+        with pytest.raises(PictureError, match=r"SIGSEGV|SIGABRT|SIGBUS") as caught:
             decoders.decode((Path(__file__).parent / "crashes" / "animation-opencv-5.0.png").read_bytes())
         assert caught.value.kind == "decoder-crashed"
