@@ -29,7 +29,7 @@ from mag_rt.pictures import MOST_PIXELS, Decoded, Picture
 from mag_rt.video import Sampling, Shot
 
 MEMORY = 3 << 30
-"""Address space that a worker may take, bytes. Pictures of `MOST_PIXELS` fit; CMYK TIFF and 16-bit PNG take most, 2.7 GB."""
+"""Address space that a worker may take, bytes. Pictures of `MOST_PIXELS` fit; CMYK TIFF and 16-bit PNG take 2.7 GB."""
 SECONDS = 60.0
 """Within which a picture is decoded, or a frame of a video found: four times what a picture of `MOST_PIXELS` takes."""
 
