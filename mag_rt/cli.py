@@ -134,6 +134,14 @@ def scan(
             rich_help_panel=READING,
         ),
     ] = False,
+    isolate: Annotated[
+        bool,
+        typer.Option(
+            "--isolate",
+            help="Decode files in processes of their own, limited in memory and time: for files of strangers.",
+            rich_help_panel=READING,
+        ),
+    ] = False,
     every: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Look at each N-th frame.", rich_help_panel=VIDEO)
     ] = None,
@@ -203,6 +211,7 @@ def scan(
                 sampling=sampling,
                 backend=backend,
                 precision=precision,
+                isolate=isolate,
             ) as scanner,
         ):
             run = _run(scanner, options, started)
@@ -252,15 +261,17 @@ def _scan_into(
         closing(written(out, scanner.scan_frames(left), masks, overlays, report)) as lines,
     ):
         done = len(frames) - len(left)
-        total = done + sum(_pictures_in(frame, scanner.sampling) for frame in left) if shown else None
+        total = done + sum(_pictures_in(frame, scanner) for frame in left) if shown else None
         task = progress.add_task("", total=total, completed=done)
         for line in lines:
             yield line
             progress.advance(task)
 
 
-def _pictures_in(frame: Frame, sampling: Sampling) -> int:
-    return expected(frame.source, sampling) if frame.source and is_video(frame.source) else 1
+def _pictures_in(frame: Frame, scanner: Scanner) -> int:
+    if frame.source is None or not is_video(frame.source) or scanner.isolate:  # not opened here then
+        return 1
+    return expected(frame.source, scanner.sampling)
 
 
 def _run(scanner: Scanner, options: dict[str, Any], started: datetime) -> dict[str, Any]:
@@ -283,6 +294,7 @@ def _run(scanner: Scanner, options: dict[str, Any], started: datetime) -> dict[s
             **options,
             "max_side": scanner.max_side,
             "tiles": scanner.tiles,
+            "isolate": scanner.isolate,
             "threshold": scanner.threshold,
             "every": scanner.sampling.every,
             "fps": scanner.sampling.fps,

@@ -22,7 +22,7 @@ class ResultsError(MagrtError):
 
 
 class PictureError(MagrtError):
-    """A picture that cannot be read. `kind` is one of: empty, truncated, not-a-picture, too-small, too-large."""
+    """A picture or video that cannot be read. `kind` is an error type of docs/formats.md, as `truncated`."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)

@@ -15,12 +15,13 @@ from mag_rt import bundle as bundles
 from mag_rt.bundle import Calibration
 from mag_rt.errors import MagrtError
 from mag_rt.findings import Failure, Finding, Reading, score, verdict
-from mag_rt.loading import Loaded, load_picture, load_video
-from mag_rt.pictures import Decoded, Picture
+from mag_rt.isolation import Decoders
+from mag_rt.loading import Decode, Loaded, load_picture, load_video
+from mag_rt.pictures import Decoded, Picture, decode
 from mag_rt.pipeline import ahead, windows
 from mag_rt.reading import Reader, open_reader
 from mag_rt.sources import Frame, find
-from mag_rt.video import ONE_A_SECOND, Sampling, is_video
+from mag_rt.video import ONE_A_SECOND, Sampling, is_video, shots
 
 DECODED_AHEAD = 2
 """Pictures that wait, decoded, for each one that is being read."""
@@ -34,7 +35,7 @@ class Scanner:
     instead, at their own resolution. `threshold`: the score from which a picture is called spliced; the bundle's own
     when None. `sampling`: which frames of a video are looked at. `backend` (tensorrt,
     tensorrt-rtx, openvino, onnxruntime) and `precision` (float32, float16, int8): what runs the network; auto takes the
-    fastest that works here.
+    fastest that works here. `isolate`: files are decoded in processes of their own (`mag_rt.isolation`).
 
     A scanner belongs to one thread at a time; it has threads of its own, and OpenVINO or ONNX Runtime theirs. Use it in
     a `with` statement, or call `close`: then it gives back all that it opened, and using it is a MagrtError.
@@ -52,15 +53,22 @@ class Scanner:
         sampling: Sampling = ONE_A_SECOND,
         backend: str = "auto",
         precision: str = "auto",
+        isolate: bool = False,
     ) -> None:
         self.bundle = bundles.load(bundles.bundled() if bundle is None else Path(bundle))
         self.max_side = self.bundle.max_side if max_side is None else max_side
         if self.max_side < 1:
             raise ValueError(f"max_side must be positive, not {max_side}")
-        self.tiles, self.threshold, self.sampling = tiles, threshold, sampling
+        self.tiles, self.threshold, self.sampling, self.isolate = tiles, threshold, sampling, isolate
         self.calibration = self.bundle.calibration if threshold is None else _moved(self.bundle.calibration, threshold)
         self.closed = False
-        self.reader: Reader = open_reader(self.bundle, self.max_side, tiles, backend, precision)
+        self._decoders = Decoders() if isolate else None  # which start while the network is being loaded
+        try:
+            self.reader: Reader = open_reader(self.bundle, self.max_side, tiles, backend, precision)
+        except BaseException:
+            if self._decoders:
+                self._decoders.close()
+            raise
 
     def __enter__(self) -> "Scanner":
         return self
@@ -74,6 +82,8 @@ class Scanner:
         """Release the network; the scanner cannot be used afterwards."""
         self.closed = True
         self.reader.close()
+        if self._decoders:
+            self._decoders.close()
 
     def scan(self, sources: Iterable[str | os.PathLike[str]]) -> Generator[Finding, None, None]:
         """Findings for every picture and video frame in `sources` (files, folders, globs), in source order.
@@ -89,14 +99,15 @@ class Scanner:
         """As `scan`, for frames that `mag_rt.sources.find` has found already."""
         enough = None if self.tiles else self.max_side
         at_once = self.reader.threads * self.reader.batch
-        load = partial(_loaded, enough=enough)
+        load = partial(_loaded, enough=enough, decode=self._decoders.decode if self._decoders else decode)
         return self._examined(ahead(load, self._opened(frames), DECODED_AHEAD * at_once, self.reader.threads))
 
     def _opened(self, frames: Iterable[Frame]) -> Iterator[Frame | Loaded]:
         """Pictures as they are; videos as their frames, which cannot be decoded but one after the other."""
         for frame in frames:
             if frame.source and is_video(frame.source):
-                yield from _behind(load_video(frame.source, self.sampling), frame.after)
+                loaded = load_video(frame.source, self.sampling, self._decoders.shots if self._decoders else shots)
+                yield from _behind(loaded, frame.after)
             else:
                 yield frame
 
@@ -156,11 +167,11 @@ def _behind(loaded: Iterator[Loaded], after: int | None) -> Iterator[Loaded]:
     return (each for each in loaded if after is None or each.frame.index is None or each.frame.index > after)
 
 
-def _loaded(frame: Frame | Loaded, enough: int | None) -> Loaded:
+def _loaded(frame: Frame | Loaded, enough: int | None, decode: Decode) -> Loaded:
     if isinstance(frame, Loaded):
         return frame
     assert frame.source is not None
-    return load_picture(frame.source, enough)
+    return load_picture(frame.source, enough, decode)
 
 
 def _failed(loaded: Loaded) -> Finding:

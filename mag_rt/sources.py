@@ -33,8 +33,9 @@ def find(
     """The pictures and videos that `sources` name, each once, in the order given; folders are walked by name.
 
     A file that is named is taken whatever its suffix; in folders only `SUFFIXES` count, symbolic links to folders are
-    not followed, and nothing below `exclude` (the results of a scan) is taken. `listed`: names that a program has found
-    before; they are no globs, and one that is gone by now is a frame all the same, whose finding will say so.
+    not followed, and nothing below `exclude` (the results of a scan) is taken. A folder that cannot be listed is a
+    source itself, so that the scan has an error for it. `listed`: names that a program has found before; they are no
+    globs, and one that is gone by now is a frame all the same, whose finding will say so.
 
     Raises SourceError when a source does not exist or when there is nothing to scan.
     """
@@ -68,6 +69,27 @@ def _expand(source: str) -> Iterator[str]:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (os.path.join(parent, name) for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES)
+    """Not by os.walk, which passes over folders that cannot be listed, and whose depth has a limit in Python 3.11."""
+    waiting = [folder]
+    while waiting:
+        parent = waiting.pop()
+        try:
+            with os.scandir(parent) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError:
+            yield parent  # to get a line that says why
+            continue
+        below = []
+        for entry in entries:
+            if _is_folder(entry):
+                below += [] if entry.is_symlink() else [entry.path]
+            elif Path(entry.name).suffix.lower() in SUFFIXES:
+                yield entry.path
+        waiting += reversed(below)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads round in a circle
+        return False

@@ -37,10 +37,11 @@ class OpenVINOBackend:
             self._compiled = compiled(bundle.network_in(precision), options)
             # Once here, before several threads call: where the first two calls came at the same time, the library's
             # bindings waited for each other forever (its NumPy is set up by the first, which wants the GIL for it).
-            self(np.zeros((1, 3, bundle.multiple, bundle.multiple), np.float32))
-        except RuntimeError as error:
-            if isinstance(error, MagrtError):
-                raise
+            tried = self(np.zeros((1, 3, bundle.multiple, bundle.multiple), np.float32))
+            bundle.check_annotation(tried.shape)
+        except MagrtError:
+            raise
+        except (RuntimeError, KeyError) as error:  # KeyError: other names than ours
             reason = str(error).strip().splitlines()[-1]
             raise BundleError(f"openvino refuses the {precision} network: {reason}") from None
 
