@@ -50,7 +50,7 @@ class SeenObject:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a source has no result. `type` is a kind of PictureError, or unreadable."""
+    """Why a source has no result. `type` is an error type of docs/formats.md."""
 
     type: str
     message: str
