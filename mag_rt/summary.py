@@ -70,7 +70,8 @@ def show(summary: Summary, segments: list[Segment], out: Path, terminal: Console
         errors.print(line, markup=False, highlight=False, soft_wrap=True)
     if summary.counts["unreadable"] > len(summary.unreadable):
         rest = summary.counts["unreadable"] - len(summary.unreadable)
-        errors.print(f"... and {rest} more, named in {out / 'findings.jsonl'}", markup=False, highlight=False)
+        line = f"... and {rest} more, named in {out / 'findings.jsonl'}"
+        errors.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(findings: list[Finding]) -> Table:

@@ -16,6 +16,7 @@ import pytest
 from mag_rt import Scanner
 from mag_rt.errors import PictureError
 from mag_rt.pictures import decode
+from mag_rt.summary import SHOWN
 from mag_rt.video import Sampling, is_video, shots
 from tests.hostile.files import FILES, RIGHT, Hostile, Shown, encode, jpeg
 
@@ -97,7 +98,8 @@ def test_from_the_command_line_nothing_is_on_stderr_but_a_line_for_each_error(
     assert len(lines) == len(FILES) + 2
     failed = [line for line in lines if line["error"]]
     said = done.stderr.decode().splitlines()
-    assert len(said) == len(failed) and all(line.startswith("unreadable: ") for line in said)
+    assert len(said) == SHOWN + 1 and all(line.startswith("unreadable: ") for line in said[:-1])
+    assert said[-1].startswith(f"... and {len(failed) - SHOWN} more")
     assert b"Traceback" not in done.stderr and b"\x1b" not in done.stdout + done.stderr
 
 
