@@ -23,7 +23,7 @@ from mag_rt.reading import Reader, open_reader
 from mag_rt.sources import Frame, find
 from mag_rt.video import ONE_A_SECOND, Sampling, is_video, shots
 
-DECODED_AHEAD = 2
+DECODED_AHEAD = 1
 """Pictures that wait, decoded, for each one that is being read."""
 
 

@@ -48,7 +48,7 @@ class OpenVINOBackend:
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
-        return self._requests.own.infer({"image": images}, share_inputs=True)["annotation"]
+        return self._requests.own.infer({"image": images}, share_inputs=True, share_outputs=True)["annotation"]
 
     def close(self) -> None:
         self._compiled = None

@@ -1,5 +1,6 @@
 """Where findings go: one module for each form that they are written in, and all of them together."""
 
+import os
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from pathlib import Path
@@ -9,8 +10,9 @@ from mag_rt.pipeline import ahead
 from mag_rt.sinks.images import ImageSink
 from mag_rt.sinks.jsonl import JsonlSink
 
-DRAWING_THREADS = 2
-DRAWN_AHEAD = 4
+DRAWING_THREADS = max(1, min(2, (os.cpu_count() or 1) // 2))
+"""Drawing takes a fraction of what the network does; each thread's picture takes memory."""
+DRAWN_AHEAD = 3
 """Findings whose pictures are being written while the next ones are read."""
 
 
