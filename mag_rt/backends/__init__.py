@@ -16,10 +16,7 @@ class Backend(Protocol):
     """Of the network: float32 or int8."""
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Normalised pictures N x 3 x H x W to annotations N x (2+K) x H x W in [0, 1].
-
-        They are the caller's until it calls again from the same thread: the backend may write the next ones there.
-        """
+        """Normalised pictures N x 3 x H x W to annotations N x (2+K) x H x W in [0, 1]."""
         ...
 
     def close(self) -> None:
