@@ -196,7 +196,7 @@ def scan(
     sampling = Sampling(every, None if every else fps or 1.0)
     silence_decoders()
     cv2.setNumThreads(1)  # the pictures' threads are ours: OpenCV's own would take the cores from the network
-    _give_memory_back()
+    _share_arenas()
     started, begun = datetime.now(timezone.utc), time.perf_counter()
     failing = fail_on and fail_on.value
     options = {"sources": sources, "save": save.value, "report": report, "csv": csv, "fail_on": failing}
@@ -242,16 +242,13 @@ def scan(
         raise typer.Exit(SOME_UNREADABLE)
 
 
-def _give_memory_back() -> None:
-    """Have glibc map every block of a megabyte or more by itself, so that the system has it back when it is freed.
+def _share_arenas() -> None:
+    """Have the threads of a scan allocate from two arenas of glibc instead of one each (M_ARENA_MAX of mallopt(3)).
 
-    Else each of a scan's threads keeps what its largest picture took: some hundred megabytes in all (M_MMAP_THRESHOLD
-    and M_TRIM_THRESHOLD of mallopt(3)).
+    Each arena keeps what its largest picture took; with two a scan takes about a twentieth less memory, and no longer.
     """
     with suppress(OSError, AttributeError, TypeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        for parameter in (-3, -1):
-            mallopt(parameter, 1 << 20)
+        ctypes.CDLL(None).mallopt(-8, 2)
 
 
 def _listed(sources: list[str]) -> list[str]:

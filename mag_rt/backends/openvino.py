@@ -50,7 +50,8 @@ class OpenVINOBackend:
         number, _, height, width = images.shape
         annotation = np.empty((number, self._channels, height, width), np.float32)
         request = self._request
-        # Written where it is wanted: a large picture's annotation takes 50 MB, and a copy as much again.
+        # Written where it is wanted: a large picture's annotation takes 50 MB, and a copy as much again. The tensor
+        # does not keep the array alive: it is set anew for each call.
         request.set_output_tensor(_openvino().Tensor(annotation, shared_memory=True))
         request.infer({"image": images}, share_inputs=True, share_outputs=True)
         return annotation

@@ -57,7 +57,8 @@ def test_the_example_of_the_readme_runs(red_model: Path, inbox: Path) -> None:
     prelude = "import numpy\nbgr_array = numpy.zeros((40, 50, 3), numpy.uint8)\narrays = [bgr_array] * 2\n"
     code = readme_snippet().replace("Scanner()", f"Scanner({str(red_model)!r})").replace('"inbox/"', repr(str(inbox)))
     lines = python(prelude + code + "\nassert len(findings) == 2").splitlines()
-    assert len(lines) == 60 and "the file is no picture of a kind that can be decoded" in lines[7] and "authentic" in lines[8]
+    assert len(lines) == 60
+    assert "the file is no picture of a kind that can be decoded" in lines[7] and "authentic" in lines[8]
 
 
 def test_a_program_that_uses_everything_passes_mypy_strict(tmp_path: Path) -> None:
