@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from mag_rt import pictures, video
 from mag_rt.errors import MagrtError, PictureError
-from mag_rt.pictures import MOST_PIXELS, Decoded, Picture
+from mag_rt.pictures import MOST_BYTES, Decoded, Picture
 from mag_rt.video import Sampling, Shot
 
 MEMORY = 3 << 30
@@ -37,9 +37,6 @@ _START = "import sys; sys.path[:] = sys.argv[5:]; from mag_rt.isolation import s
 _FRUGAL = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 """Each thread of each core would take address space that is not used."""
 _LONGEST_HEADER = 1 << 16
-_MOST_BYTES = 7 * MOST_PIXELS  # of a file; more than any picture has
-
-
 _NOTHING = memoryview(b"")
 
 
@@ -215,7 +212,7 @@ def _receive(channel: socket.socket, until: float | None = None) -> tuple[dict[s
         raise ValueError("a header too long")
     header = json.loads(_exactly(channel, length, until).tobytes())
     shape = tuple(map(int, header["shape"]))
-    if min(shape) < 0 or np.prod(shape, dtype=float) > _MOST_BYTES:
+    if min(shape) < 0 or np.prod(shape, dtype=float) > MOST_BYTES:
         raise ValueError("a payload too large")
     return header, _exactly(channel, int(np.prod(shape)), until).reshape(shape)
 

@@ -10,12 +10,9 @@ from typing import BinaryIO
 
 from mag_rt.errors import PictureError
 from mag_rt.findings import Failure
-from mag_rt.pictures import MOST_PIXELS, Decoded, decode
+from mag_rt.pictures import MOST_BYTES, Decoded, decode
 from mag_rt.sources import Frame
 from mag_rt.video import Sampling, Shot, shots
-
-MOST_BYTES = 7 * MOST_PIXELS
-"""Of a picture's file, at most: more than the largest picture takes with 16 bits a channel and no compression."""
 
 _BLOCK = 1 << 20
 

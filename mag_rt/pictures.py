@@ -26,6 +26,9 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff",
 MOST_PIXELS = 150_000_000
 """Decoded pixels of a picture, at most: a small file can claim to hold any number."""
 
+MOST_BYTES = 7 * MOST_PIXELS
+"""Of a picture's file, at most: more than the largest picture takes with 16 bits a channel and no compression."""
+
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
