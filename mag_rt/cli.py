@@ -27,6 +27,7 @@ from mag_rt.pictures import silence_decoders
 from mag_rt.sinks import run as runs
 from mag_rt.sinks import written
 from mag_rt.sinks.jsonl import SCHEMA, findings_in
+from mag_rt.sinks.report import write_report
 from mag_rt.sinks.table import write_table
 from mag_rt.sources import Frame, find
 from mag_rt.summary import Summary, show, summed_up
@@ -326,8 +327,6 @@ def _finish(out: Path, run: dict[str, Any]) -> tuple[Summary, list[Segment]]:
         write_table(out)
     runs.write(out, run)
     if run["options"]["report"]:
-        from mag_rt.sinks.report import write_report  # here: its template engine is not needed to scan
-
         write_report(out)
     return summary, stretches
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mag_rt.findings import Finding
 from mag_rt.pictures import Picture, shrink
+from mag_rt.sinks.whole import whole
 
 OVERLAY_SIDE = 2048
 """Longest side of an overlay's picture, pixels: enough to look at, quick to open."""
@@ -72,9 +73,8 @@ class ImageSink:
 
     def _write(self, name: str, pixels: NDArray[np.uint8], *parameters: int) -> None:
         path = self.folder / name
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(cv2.imencode(path.suffix, pixels, parameters)[1].tobytes())
-        os.replace(partial, path)
+        with whole(path) as partial:
+            partial.write_bytes(cv2.imencode(path.suffix, pixels, parameters)[1].tobytes())
 
 
 def file_name(finding: Finding) -> str:

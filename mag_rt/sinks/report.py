@@ -17,9 +17,11 @@ import numpy as np
 
 from mag_rt.findings import Failure, Finding
 from mag_rt.sinks.images import HEAT, STRONGEST_HEAT, thumbnail_paths
+from mag_rt.sinks.whole import whole
 from mag_rt.video import Segment, segments
 from mag_rt.wording import clock, printable
 
+NAME = "report.html"
 HERE = Path(__file__).parent
 VERDICTS = ("spliced", "inconclusive", "authentic")
 OUTLINE_WIDTH = 1000
@@ -51,7 +53,6 @@ def write_report(folder: Path) -> None:
     readable = [card for card in cards if card.finding.error is None]
     groups = ranked(readable)
     in_order = [card for group in groups for card in group]
-    partial = folder / "report.html.partial"
     template = _environment().get_template("report.html.j2")
     stream = template.stream(
         headline=headline(readable, cards),
@@ -66,9 +67,8 @@ def write_report(folder: Path) -> None:
         script=_asset("report.js"),
     )
     stream.enable_buffering(64)
-    with partial.open("wb") as file:
+    with whole(folder / NAME) as partial, partial.open("wb") as file:
         stream.dump(file, encoding="utf-8")
-    os.replace(partial, folder / "report.html")
 
 
 def ranked(cards: Iterable[Card]) -> list[list[Card]]:

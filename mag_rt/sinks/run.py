@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mag_rt.errors import ResultsError
-from mag_rt.sinks import jsonl, table
+from mag_rt.sinks import jsonl, report, table
+from mag_rt.sinks.whole import whole
 from mag_rt.sources import Frame
 from mag_rt.video import is_video
 
@@ -19,7 +20,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 NAME = "run.json"
-MADE_AT_THE_END = table.NAME, "report.html"
+MADE_AT_THE_END = table.NAME, report.NAME
 FREE = frozenset({"sources", "fail_on", "csv", "isolate"})
 """Options that may change when a scan goes on: what a picture's line says does not depend on them."""
 
@@ -65,9 +66,8 @@ def begin(folder: Path, run: dict[str, Any], resume: bool, overwrite: bool) -> N
 
 def write(folder: Path, run: dict[str, Any]) -> None:
     """Write run.json, whole or not at all. Raises OSError."""
-    partial = folder / f"{NAME}.partial"
-    partial.write_text(json.dumps(run, indent=2) + "\n", encoding="ascii")
-    os.replace(partial, folder / NAME)
+    with whole(folder / NAME) as partial:
+        partial.write_text(json.dumps(run, indent=2) + "\n", encoding="ascii")
 
 
 def left(folder: Path, frames: Iterable[Frame]) -> Iterator[Frame]:

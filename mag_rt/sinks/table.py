@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mag_rt.findings import Finding
 from mag_rt.sinks.jsonl import findings_in
+from mag_rt.sinks.whole import whole
 
 NAME = "findings.csv"
 COLUMNS = (
@@ -21,12 +22,13 @@ def write_table(folder: Path) -> None:
     UTF-8 with a byte order mark, by which spreadsheets know it. What a spreadsheet would take for a formula has an
     apostrophe before it; bytes of a name that are no Unicode become question marks.
     """
-    partial = folder / f"{NAME}.partial"
-    with partial.open("w", newline="", encoding="utf-8-sig", errors="replace") as file:
+    with (
+        whole(folder / NAME) as partial,
+        partial.open("w", newline="", encoding="utf-8-sig", errors="replace") as file,
+    ):
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
         rows.writerows(_row(finding, folder) for finding in findings_in(folder))
-    os.replace(partial, folder / NAME)
 
 
 def _row(finding: Finding, folder: Path) -> list[object]:
