@@ -55,15 +55,30 @@ def cut_off_half_a_line(path: Path) -> None:
             file.truncate(at)
 
 
+def whole_lines(folder: Path) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of `findings.jsonl` below a folder, each after where it begins in the file, bytes.
+
+    Raises OSError when the file cannot be read.
+    """
+    offset = 0
+    with (folder / NAME).open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):  # one that lacks it was being written when the scan was killed
+                yield offset, line
+            offset += len(line)
+
+
 def findings_in(folder: Path) -> Iterator[Finding]:
     """The findings of the whole lines of `findings.jsonl` below a folder, without pixels, one at a time.
 
     Raises ResultsError when a line is none of ours, OSError when the file cannot be read.
     """
-    with (folder / NAME).open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.endswith(b"\n"):
-                try:
-                    yield Finding.from_json(json.loads(line), folder)
-                except (ValueError, KeyError, TypeError, AttributeError):
-                    raise ResultsError(f"{folder / NAME}: line {number} is no finding") from None
+    for number, (_, line) in enumerate(whole_lines(folder), 1):
+        yield _finding(folder, number, line)
+
+
+def _finding(folder: Path, number: int, line: bytes) -> Finding:
+    try:
+        return Finding.from_json(json.loads(line), folder)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ResultsError(f"{folder / NAME}: line {number} is no finding") from None

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +15,10 @@ from urllib.parse import quote
 import cv2
 import numpy as np
 
-from mag_rt.findings import Failure, Finding
+from mag_rt.findings import Finding
 from mag_rt.sinks.images import HEAT, STRONGEST_HEAT, thumbnail_paths
+from mag_rt.sinks.jsonl import NAME as FINDINGS
+from mag_rt.sinks.jsonl import whole_lines
 from mag_rt.sinks.whole import whole
 from mag_rt.video import Segment, segments
 from mag_rt.wording import clock, printable
@@ -33,7 +35,7 @@ class Card:
     """A picture or frame in the gallery; what takes space (regions, thumbnails) stays on disk until it is written."""
 
     finding: Finding
-    """Without regions."""
+    """Without regions and objects; its `source` as from the folder of the report."""
     regions: int
     """How many there are."""
     number: int
@@ -120,22 +122,13 @@ def link(path: str) -> str:
 
 
 def _cards(folder: Path) -> Iterator[Card]:
-    with (folder / "findings.jsonl").open("rb") as file:
-        offset = 0
-        for number, encoded in enumerate(file):
-            if encoded.endswith(b"\n"):  # a line that lacks it was being written when the scan was killed
-                line = json.loads(encoded)
-                yield Card(_finding(line), len(line["regions"] or []), number, offset)
-            offset += len(encoded)
-
-
-def _finding(line: dict[str, Any]) -> Finding:
-    names = ("source", "frame", "time_s", "width", "height", "sha256", "score", "verdict")
-    return Finding(**{name: line[name] for name in names}, error=Failure(**line["error"]) if line["error"] else None)
+    for number, (offset, encoded) in enumerate(whole_lines(folder)):
+        finding = Finding.from_json(json.loads(encoded), Path())  # where it lies from the report
+        yield Card(replace(finding, regions=[], objects=[]), len(finding.regions), number, offset)
 
 
 def _lines(folder: Path, cards: Iterable[Card]) -> Iterator[tuple[Card, dict[str, Any]]]:
-    with (folder / "findings.jsonl").open("rb") as file:
+    with (folder / FINDINGS).open("rb") as file:
         for card in cards:
             file.seek(card.offset)
             yield card, json.loads(file.readline())
