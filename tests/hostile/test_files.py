@@ -6,7 +6,6 @@ import os
 import socket
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from mag_rt.pictures import decode
 from mag_rt.summary import SHOWN
 from mag_rt.video import Sampling, is_video, shots
 from tests.hostile.files import FILES, RIGHT, Hostile, Shown, encode, jpeg
+from tests.mag_rt.running import command
 
 TONES = {"R": (0, 0, 255), "G": (0, 255, 0), "B": (255, 0, 0), "W": (255,) * 3, "K": (0,) * 3, "g": (128,) * 3}
 """BGR."""
@@ -85,8 +85,7 @@ def test_in_one_folder(crowd: Path, red_model: Path) -> None:
 
 
 def magrt(*arguments: object) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-c", "from mag_rt.cli import main; main()", *map(os.fspath, arguments)]
-    return subprocess.run(command, capture_output=True, timeout=120)
+    return subprocess.run(command(*arguments), capture_output=True, timeout=120)
 
 
 def test_from_the_command_line_nothing_is_on_stderr_but_a_line_for_each_error(

@@ -2,16 +2,15 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 from mag_rt.bench_command import BATCHES, Rates, as_facts
 from tests.conftest import grey_with_red_box, save
+from tests.mag_rt.running import magrt
 
 
 def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from mag_rt.cli import main; main()", "bench", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return magrt("bench", *arguments)
 
 
 def test_every_way_that_works_is_measured_at_every_batch_and_every_stage_alone(red_model: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from mag_rt import bundle as bundles
 from mag_rt.bundle import Bundle
+from tests.mag_rt.running import magrt
 
 FACTS = {
     "pictures": 48000,
@@ -31,8 +31,7 @@ FACTS = {
 
 
 def info(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from mag_rt.cli import main; main()", "info", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return magrt("info", *arguments)
 
 
 @pytest.fixture

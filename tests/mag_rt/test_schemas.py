@@ -2,8 +2,6 @@
 
 import copy
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from mag_rt import bundle
 from mag_rt.bundle import Bundle
 from tests.conftest import grey_with_red_box, save
+from tests.mag_rt.running import lines, magrt
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -56,14 +55,9 @@ def scanned(
     (inbox / "dangling.png").symlink_to("nowhere.png")
     film(inbox / "film.avi")
     (inbox / "no-film.mp4").write_text("hello")
-    command = [sys.executable, "-c", "from mag_rt.cli import main; main()", "scan", inbox, "--out", folder / "out"]
-    done = subprocess.run(
-        [*map(str, command), "--model", str(folder / "red"), "--every", "1"],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = magrt("scan", inbox, "--out", folder / "out", "--model", folder / "red", "--every", 1)
     assert done.returncode == 3, done.stderr
-    lines = (folder / "out" / "findings.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines], json.loads((folder / "out" / "run.json").read_text())
+    return lines(folder / "out"), json.loads((folder / "out" / "run.json").read_text())
 
 
 def test_every_line_of_a_scan_is_as_promised(scanned) -> None:
