@@ -53,11 +53,12 @@ class PaperAnnotator(Annotator):
 class NoiseViews(nn.Module):
     """The picture beside its noise residuals, both unshuffled by 2, as one convolution.
 
-    N x 3 x H x W in [-1, 1] to N x 4(3+`filters`) x H/2 x W/2: channel by channel, the four pixels of each 2x2 block. No
-    pixel is thrown away before the network has looked at its noise.
+    N x 3 x H x W in [-1, 1] to N x 4(3+`filters`) x H/2 x W/2: channel by channel, the four pixels of each 2x2 block.
+    No pixel is thrown away before the network has looked at its noise.
 
-    The residuals are learned 5x5 high-pass filters: their weights are kept zero-mean, so they see noise and not content.
-    The idea is that of the constrained convolution of Bayar and Stamm (2016), with a zero sum instead of a fixed centre.
+    The residuals are learned 5x5 high-pass filters: their weights are kept zero-mean, so they see noise and not
+    content. The idea is that of the constrained convolution of Bayar and Stamm (2016), with a zero sum instead of a
+    fixed centre.
     """
 
     GAIN = 1.5

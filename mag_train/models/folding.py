@@ -26,7 +26,8 @@ def unfold(network: nn.Module, weights: Mapping[str, Tensor], images: Tensor) ->
 
     In evaluation the network then gives what the folded one gives; in training each batch norm goes on from where the
     data is. `weights`: by the names of `folded(network)`. The strided weight of `NoiseViews`, which an export computes
-    into a constant without a name, is taken by its shape. images: N x 3 x H x W, enough for a mean and a variance in every channel.
+    into a constant without a name, is taken by its shape. images: N x 3 x H x W, enough for a mean and a variance in
+    every channel.
 
     Raises ValueError when the weights are of another network.
     """
@@ -48,7 +49,7 @@ def unfold(network: nn.Module, weights: Mapping[str, Tensor], images: Tensor) ->
 
 def _computed(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of which an export shows only what was computed of them."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, module in network.named_modules():
         if isinstance(module, NoiseViews):
             shape = module.strided().shape
