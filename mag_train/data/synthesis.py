@@ -2,13 +2,15 @@
 
 Both sides get a history of their own (scale, JPEG with the tables of a camera, an editor or a library), the cut-out is
 also turned, flipped, recoloured, blurred, given noise and brought nearer to the colours around it, its edge is hard or
-slightly feathered, and the whole picture may be blurred and saved once more.
+slightly feathered, and the whole picture may be blurred, filmed and saved once more.
 Everything is drawn from the generator that is passed in: the same generator state gives the same picture.
 """
 
 import io
+import tempfile
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 import cv2
@@ -38,6 +40,10 @@ EDGE_WIDTH = 4
 """Width in pixels of the splice edge, centred on the mask's boundary."""
 PUBLISHED_QUALITY = 50, 100
 """JPEG qualities at which finished pictures are saved."""
+FILMED = 0.06
+"""Share of the finished pictures that are a frame of a film."""
+FILM_CODECS = ("XVID", "VP80")
+"""Those that OpenCV's wheels write quickly: MPEG-4, and VP8, which smooths its blocks as H.264 does."""
 
 
 class ReadsPhotos(Protocol):
@@ -166,6 +172,8 @@ def paste(picture: Picture, donors: ReadsPhotos, rng: np.random.Generator) -> No
 def publish(image: Image, rng: np.random.Generator) -> Image:
     """What happens to the finished picture as a whole before anybody looks at it."""
     image = wear(image, rng)
+    if rng.random() < FILMED:
+        image = _filmed(image, rng)
     return _jpeg(image, *PUBLISHED_QUALITY, rng) if rng.random() < 0.75 else image
 
 
@@ -217,6 +225,31 @@ def mask_edge(mask: Image) -> Image:
 
 def _jpeg(image: Image, low: int, high: int, rng: np.random.Generator) -> Image:
     return cv2.imdecode(np.frombuffer(jpeg(image, low, high, rng), np.uint8), cv2.IMREAD_COLOR)
+
+
+def _filmed(image: Image, rng: np.random.Generator) -> Image:
+    """The picture as the last of a few frames of a compressed film, in which all of it moves or a part."""
+    height, width = image.shape[:2]
+    moves = np.ones((height, width), np.uint8) if rng.random() < 0.5 else _shape(height, width, rng)
+    speed = rng.uniform(-6, 6, 2)
+    codec = cv2.VideoWriter.fourcc(*str(rng.choice(FILM_CODECS)))
+    even = (width + width % 2, height + height % 2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "film.avi")
+        film = cv2.VideoWriter(path, cv2.CAP_FFMPEG, codec, 25, even)
+        frames = int(rng.integers(1, 6))
+        for back in reversed(range(frames)):
+            shift = np.array([[1, 0, back * speed[0]], [0, 1, back * speed[1]]])
+            moved = cv2.warpAffine(image, shift, (width, height), borderMode=cv2.BORDER_REFLECT)
+            frame = np.where(moves[..., None], moved, image) if back else image
+            film.write(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge"))
+        film.release()
+        player = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+        for _ in range(frames):
+            player.grab()
+        seen = player.retrieve()[1]
+        player.release()
+    return seen[:height, :width]
 
 
 def _resize(image: Image, size: tuple[int, int], rng: np.random.Generator) -> Image:
