@@ -13,7 +13,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 .PHONY: scan test lint kernels mutations clean
 
 scan: $(VENV)/runtime-installed
-	$(BIN)/magrt scan examples/photos --out findings
+	$(BIN)/magrt scan examples/photos --out findings --overwrite
 
 test: lint
 	$(BIN)/pytest

@@ -7,19 +7,23 @@ with Scanner() as scanner:
         print(finding.source, finding.verdict, finding.score)
 """
 
-from mag_rt.errors import BundleError, MagrtError, PictureError, SourceError
+from mag_rt.errors import BackendError, BundleError, MagrtError, PictureError, ResultsError, SourceError
 from mag_rt.findings import Failure, Finding, Region, SeenObject
 from mag_rt.scanner import Scanner
+from mag_rt.video import Sampling
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BackendError",
     "BundleError",
     "Failure",
     "Finding",
     "MagrtError",
     "PictureError",
     "Region",
+    "ResultsError",
+    "Sampling",
     "Scanner",
     "SeenObject",
     "SourceError",

@@ -1,12 +1,16 @@
 """The model artefact: a folder, or a zip of it, with a manifest `bundle.json` and ONNX files.
 
 docs/formats.md describes the manifest. Nothing is unpacked: the known files are read into memory, and each must have
-the SHA-256 that the manifest gives.
+the SHA-256 that the manifest gives. Who wrote a bundle may mean ill, so nothing in it is taken on trust.
 """
 
 import hashlib
 import json
+import math
+import os
+import stat
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -20,6 +24,10 @@ FORMAT = 1
 MANIFEST = "bundle.json"
 NETWORKS = {"float32": "annotator.onnx", "float16": "annotator.fp16.onnx", "int8": "annotator.int8.onnx"}
 """The file of the network in each precision; the float32 reference is there always, the others may be."""
+
+MOST_BYTES = {MANIFEST: 1 << 20, **dict.fromkeys(NETWORKS.values(), 1 << 30)}
+"""Of each file, at most."""
+_READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 CLASS_NAMES = ("person", "car", "truck", "van", "bus", "building", "cat", "dog", "tram", "boat")
 """The K = 10 classes of the annotation channels 2 to 11, in channel order."""
@@ -72,6 +80,14 @@ class Bundle:
         except KeyError:
             raise BundleError(f"the bundle has no {precision} network (it has {', '.join(self.networks)})") from None
 
+    def check_annotation(self, shape: tuple[int, ...]) -> None:
+        """Raise BundleError unless it is that of an annotation for one picture of `multiple` x `multiple` pixels."""
+        if shape != (1, 2 + len(self.classes), self.multiple, self.multiple):
+            found, side = " x ".join(map(str, shape)), self.multiple
+            raise BundleError(
+                f"the network gives {found} numbers for {side} x {side} pixels and {len(self.classes)} classes"
+            )
+
     @property
     def sha256(self) -> str:
         """Of the reference network, hexadecimal."""
@@ -119,15 +135,54 @@ def load(path: Path) -> Bundle:
     """The bundle at `path`, a folder or a zip file of one. Raises BundleError, saying what is wrong with it."""
     try:
         if path.is_dir():
-            return _parse(path, lambda name: (path / name).read_bytes())
+            return _parse(path, lambda name: _read_file(path, name))
+        if path.exists() and not path.is_file():  # a pipe would wait forever
+            raise BundleError(f"{path}: neither a bundle folder nor a zip file of one")
         with zipfile.ZipFile(path) as archive:
-            manifests = [name for name in archive.namelist() if PurePosixPath(name).name == MANIFEST]
-            inside = PurePosixPath(manifests[0] if manifests else MANIFEST).parent
-            return _parse(path, lambda name: archive.read(str(inside / name)))
-    except zipfile.BadZipFile:
-        raise BundleError(f"{path}: neither a bundle folder nor a zip file of one") from None
+            inside = _folder_inside(path, archive)
+            return _parse(path, lambda name: _read_member(path, archive, str(inside / name)))
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        if isinstance(error, BundleError):
+            raise
+        # RuntimeError: it wants a password, or is packed in a way that Python does not know
+        raise BundleError(f"{path}: neither a bundle folder nor a zip file of one ({error})") from None
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror or error}") from None
+
+
+def _read_file(folder: Path, name: str) -> bytes:
+    path = folder / name
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise BundleError(f"{folder}: {name} is a link that leads out of the bundle")
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise BundleError(f"{folder}: {name} is not a regular file")
+    with open(path, "rb", opener=lambda place, _: os.open(place, _READING)) as file:
+        return _at_most(folder, name, file.read)
+
+
+def _folder_inside(path: Path, archive: zipfile.ZipFile) -> PurePosixPath:
+    """Where in a zip file the bundle lies."""
+    names = archive.namelist()
+    manifests = [name for name in names if PurePosixPath(name).name == MANIFEST]
+    if len(manifests) > 1:
+        raise BundleError(f"{path}: more than one {MANIFEST}")
+    inside = PurePosixPath(manifests[0] if manifests else MANIFEST).parent
+    for name in NETWORKS.values():
+        if names.count(str(inside / name)) > 1:
+            raise BundleError(f"{path}: {name} is there more than once")
+    return inside
+
+
+def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    with archive.open(name) as file:
+        return _at_most(path, PurePosixPath(name).name, file.read)
+
+
+def _at_most(path: Path, name: str, read: Callable[[int], bytes]) -> bytes:
+    data = read(MOST_BYTES[name] + 1)
+    if len(data) > MOST_BYTES[name]:
+        raise BundleError(f"{path}: {name} has more than {MOST_BYTES[name] >> 20} MB")
+    return data
 
 
 def _parse(path: Path, read: Callable[[str], bytes]) -> Bundle:
@@ -137,35 +192,80 @@ def _parse(path: Path, read: Callable[[str], bytes]) -> Bundle:
             raise BundleError(
                 f"{path}: format {manifest['format']} is newer than this magrt reads ({FORMAT}); upgrade it"
             )
-        listed = manifest["files"]
+        listed = dict(manifest["files"])
+        if unknown := set(listed) - set(NETWORKS.values()):
+            raise BundleError(f"{path}: {MANIFEST} lists {min(unknown)!r}, which is no file of a bundle")
         networks = {
             precision: _network(path, name, listed[name], read)
             for precision, name in NETWORKS.items()
             if precision == "float32" or name in listed
         }
-        image = manifest["input"]
+        image, calibration = manifest["input"], manifest["calibration"]
+        multiple = _whole(image, "multiple", 1, 1024)
+        authentic = _number(calibration, "authentic", 0, 1)
         return Bundle(
-            annotator=str(manifest["annotator"]),
-            multiple=int(image["multiple"]),
-            max_side=int(image["max_side"]),
-            normalisation=Normalisation(float(image["scale"]), float(image["offset"])),
-            classes=tuple(manifest["classes"]),
-            mask_threshold=float(manifest["mask_threshold"]),
-            calibration=Calibration(**{key: float(value) for key, value in manifest["calibration"].items()}),
+            annotator=_text(manifest, "annotator"),
+            multiple=multiple,
+            max_side=_whole(image, "max_side", multiple, 1 << 16),
+            normalisation=Normalisation(_number(image, "scale", 1e-6, 1e6), _number(image, "offset", -1e6, 1e6)),
+            classes=_classes(manifest),
+            mask_threshold=_number(manifest, "mask_threshold", 0, 1),
+            calibration=Calibration(
+                slope=_number(calibration, "slope", -50, 50),  # more than any, and the exponential is finite
+                intercept=_number(calibration, "intercept", -300, 300),
+                authentic=authentic,
+                spliced=_number(calibration, "spliced", authentic, 1),
+            ),
             training=dict(manifest["training"]),
-            weights_licence=str(manifest["weights_licence"]),
+            weights_licence=_text(manifest, "weights_licence"),
             networks=networks,
         )
     except KeyError as error:
         raise BundleError(f"{path}: {MANIFEST} lacks {error}") from None
+    except RecursionError:
+        raise BundleError(f"{path}: {MANIFEST} is not a bundle's manifest (nested too deeply)") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise BundleError(f"{path}: {MANIFEST} is not a bundle's manifest ({error})") from None
+
+
+def _number(holder: dict[str, Any], key: str, low: float, high: float) -> float:
+    value = holder[key]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:  # NaN is not, either
+        raise ValueError(f"{key} is not a number from {low:g} to {high:g}")
+    return float(value)
+
+
+def _whole(holder: dict[str, Any], key: str, low: int, high: int) -> int:
+    value = _number(holder, key, low, high)
+    if value != math.floor(value):
+        raise ValueError(f"{key} is not a whole number")
+    return int(value)
+
+
+def _text(holder: dict[str, Any], key: str) -> str:
+    if not isinstance(holder[key], str):
+        raise ValueError(f"{key} is no text")
+    return str(holder[key])
+
+
+def _classes(manifest: dict[str, Any]) -> tuple[str, ...]:
+    classes = manifest["classes"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("classes is no list of names")
+    if manifest["output"]["channels"] != ["mask", "edge", *classes] or len(set(classes)) < len(classes):
+        raise ValueError("classes and the channels of the output do not agree")
+    return tuple(classes)
 
 
 def _network(path: Path, name: str, sha256: str, read: Callable[[str], bytes]) -> bytes:
     network = _member(path, name, read)
     if _sha256(network) != sha256:
         raise BundleError(f"{path}: {name} is damaged: it does not have the SHA-256 that {MANIFEST} gives")
+    # The key under which a tensor of ONNX names the file that holds its numbers. OpenVINO, if not ONNX Runtime, looks
+    # for it in the working directory. However the rest is encoded, these bytes are there; in what we write they are
+    # not.
+    if b"location" in network:
+        raise BundleError(f"{path}: {name} refers to data outside of the bundle")
     return network
 
 

@@ -1,33 +1,36 @@
 """magrt, the command line of the runtime."""
 
-import json
+import ctypes
 import os
 import platform
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator
+from contextlib import closing, suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
+import cv2
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from mag_rt import Finding, MagrtError, Scanner, __version__
+from mag_rt import MagrtError, Scanner, __version__
 from mag_rt.bench_command import bench
 from mag_rt.build_command import build
 from mag_rt.doctor_command import doctor
+from mag_rt.info_command import info
 from mag_rt.pictures import silence_decoders
+from mag_rt.sinks import run as runs
 from mag_rt.sinks import written
-from mag_rt.sinks.jsonl import SCHEMA
+from mag_rt.sinks.jsonl import SCHEMA, findings_in
+from mag_rt.sinks.report import write_report
+from mag_rt.sinks.table import write_table
 from mag_rt.sources import Frame, find
+from mag_rt.summary import Summary, show, summed_up
 from mag_rt.terminal import (
     INTERRUPTED,
     NOT_WRITTEN,
@@ -40,19 +43,33 @@ from mag_rt.terminal import (
 )
 from mag_rt.video import Sampling, Segment, expected, is_video, segments
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 terminal = Console()
 if not terminal.is_terminal:
     terminal.width = 4096  # a pipe has no width to wrap at
 
-SHOWN = 20
-"""Rows of the summary table."""
+RESULTS, READING, VIDEO, MODEL, MACHINES = "Results", "Reading", "Videos", "Model", "For scripts"
+"""Panels of the help."""
 
 
 class FailOn(str, Enum):
     """Verdicts that `--fail-on` takes."""
 
     spliced = "spliced"
+
+
+class Save(str, Enum):
+    """Pictures that `--save` takes."""
+
+    all = "all"
+    masks = "masks"
+    overlays = "overlays"
+    none = "none"
 
 
 def _print_version(wanted: bool) -> None:
@@ -73,109 +90,207 @@ def magrt(
 @app.command()
 def scan(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Pictures, videos, folders (recursive) or globs.")
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Pictures, videos, folders (recursive) or globs; - reads names from standard input, one a line or "
+            "separated by NUL.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results go; sources are never touched.")],
-    model: Annotated[
-        Path | None, typer.Option(metavar="BUNDLE", help="Folder or zip of another annotator than the one that ships.")
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the results in DIR: scan what has no line there yet.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh though DIR holds results.")] = False,
+    save: Annotated[Save, typer.Option(help="Which pictures to write.", rich_help_panel=RESULTS)] = Save.all,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report.html to look at.", rich_help_panel=RESULTS)
+    ] = True,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Write findings.csv for a spreadsheet.", rich_help_panel=RESULTS)
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SCORE",
+            help="Call a picture spliced from this score on. [model's own]",
+            rich_help_panel=RESULTS,
+        ),
     ] = None,
     max_side: Annotated[
         int | None,
-        typer.Option(min=32, metavar="PIXELS", help="Shrink pictures with a longer side to it. [model's own]"),
+        typer.Option(
+            min=32,
+            metavar="PIXELS",
+            help="Shrink pictures with a longer side to it. [model's own]",
+            rich_help_panel=READING,
+        ),
     ] = None,
     tiles: Annotated[
-        bool, typer.Option("--tiles", help="Read larger pictures in tiles of that side, at their own resolution.")
+        bool,
+        typer.Option(
+            "--tiles",
+            help="Read larger pictures in tiles of that side, at their own resolution.",
+            rich_help_panel=READING,
+        ),
     ] = False,
+    isolate: Annotated[
+        bool,
+        typer.Option(
+            "--isolate",
+            help="Decode files in processes of their own, limited in memory and time: for files of strangers.",
+            rich_help_panel=READING,
+        ),
+    ] = False,
+    every: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Look at each N-th frame.", rich_help_panel=VIDEO)
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(min=0.001, metavar="F", help="Look at F frames of each second. [1]", rich_help_panel=VIDEO),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE", help="Folder or zip of another annotator than the one that ships.", rich_help_panel=MODEL
+        ),
+    ] = None,
     backend: Annotated[
         str,
-        typer.Option(help="tensorrt, tensorrt-rtx, openvino or onnxruntime; auto takes the fastest that works here."),
+        typer.Option(
+            help="tensorrt, tensorrt-rtx, openvino or onnxruntime; auto takes the fastest that works here.",
+            rich_help_panel=MODEL,
+        ),
     ] = "auto",
     precision: Annotated[
-        str, typer.Option(help="float32, float16 (GPU) or int8; auto takes the fastest there.")
+        str,
+        typer.Option(help="float32, float16 (GPU) or int8; auto takes the fastest there.", rich_help_panel=MODEL),
     ] = "auto",
-    every: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of a video, look at each N-th frame.")] = None,
-    fps: Annotated[
-        float | None, typer.Option(min=0.001, metavar="F", help="Of a video, look at F frames of each second. [1]")
+    fail_on: Annotated[
+        FailOn | None,
+        typer.Option(help="Exit with status 10 when a picture has this verdict.", rich_help_panel=MACHINES),
     ] = None,
-    fail_on: Annotated[FailOn | None, typer.Option(help="Exit with status 10 when a picture has this verdict.")] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print the lines of findings.jsonl as they come, no summary.", rich_help_panel=MACHINES
+        ),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=MACHINES)] = False,
 ) -> None:
     """Localise splices in pictures and video frames.
 
-    Writes findings.jsonl (one line for each picture or frame, in source order), masks/, overlays/ and run.json to DIR
-    and prints the most suspicious pictures first.
+    Writes report.html (to look at), findings.jsonl (one line for each picture or frame, in source order), masks/,
+    overlays/ and run.json to DIR and prints the most suspicious pictures first. Interrupted or killed, the same command
+    with --resume goes on where it was.
 
     Exit status: 0 all scanned; 3 finished, some sources unreadable; 2 usage or model error, no such source, nothing to
-    scan; 4 results could not be written; 10 with --fail-on spliced when a picture is; 130 interrupted.
+    scan, results in the way; 4 results could not be written; 10 with --fail-on spliced when a picture is; 130
+    interrupted.
     """
     if every and fps:
         raise typer.BadParameter("give one of them", param_hint="--every and --fps")
+    if resume and overwrite:
+        raise typer.BadParameter("give one of them", param_hint="--resume and --overwrite")
     sampling = Sampling(every, None if every else fps or 1.0)
     silence_decoders()
-    begun, started = time.perf_counter(), datetime.now(timezone.utc)
-    findings: list[Finding] = []
+    cv2.setNumThreads(1)  # the pictures' threads are ours: OpenCV's own would take the cores from the network
+    _share_arenas()
+    started, begun = datetime.now(timezone.utc), time.perf_counter()
+    failing = fail_on and fail_on.value
+    options = {"sources": sources, "save": save.value, "report": report, "csv": csv, "fail_on": failing}
+    scanned = 0
     try:
-        frames = find(sources, exclude=out)
-        with Scanner(
-            model, max_side=max_side, tiles=tiles, sampling=sampling, backend=backend, precision=precision
-        ) as scanner:
+        frames = find([each for each in sources if each != "-"], exclude=out, listed=_listed(sources))
+        with (
+            runs.alone(out),
+            Scanner(
+                model,
+                max_side=max_side,
+                tiles=tiles,
+                threshold=threshold,
+                sampling=sampling,
+                backend=backend,
+                precision=precision,
+                isolate=isolate,
+            ) as scanner,
+        ):
+            run = _run(scanner, options, started)
+            runs.begin(out, run, resume, overwrite)
             ready = time.perf_counter()
-            _scan_into(out, scanner, frames, findings)
-            options = {
-                "sources": sources,
-                "max_side": scanner.max_side,
-                "tiles": tiles,
-                "every": sampling.every,
-                "fps": sampling.fps,
-                "fail_on": fail_on and fail_on.value,
-            }
-            now = time.perf_counter()
-            timings = _timings(len(findings), started, now - begun, now - ready)
-            _write_run(out, scanner, findings, options, timings)
+            with closing(_scan_into(out, scanner, frames, save, report, hidden=quiet or as_json)) as lines:
+                for line in lines:
+                    scanned += 1
+                    if as_json:
+                        sys.stdout.write(f"{line}\n")
+        now = time.perf_counter()
+        run["timings"] |= _timings(scanned, now - begun, now - ready)
+        summary, stretches = _finish(out, run)
     except MagrtError as error:
         stop(error, UNUSABLE)
     except OSError as error:
         stop(f"cannot write results to {error.filename or out}: {error.strerror or error}", NOT_WRITTEN)
     except KeyboardInterrupt:
-        stop(f"interrupted after {len(findings)} pictures; their results are in {out}", INTERRUPTED)
-    _summarise(findings, out, time.perf_counter() - begun)
-    if fail_on and any(finding.verdict == fail_on.value for finding in findings):
+        stop(f"interrupted after {scanned} pictures; --resume goes on with what is in {out}", INTERRUPTED)
+    if not quiet and not as_json:
+        show(summary, stretches, out, terminal, errors)
+        _say(summary, scanned, out, time.perf_counter() - begun)
+    if fail_on and summary.counts[fail_on]:
         raise typer.Exit(SPLICE_FOUND)
-    if any(finding.error for finding in findings):
+    if summary.counts["unreadable"]:
         raise typer.Exit(SOME_UNREADABLE)
 
 
-def _scan_into(out: Path, scanner: Scanner, frames: list[Frame], findings: list[Finding]) -> None:
-    """Write the results of every frame below `out` as they come and collect the findings without their pixels."""
-    expected_pictures = sum(_pictures_in(frame, scanner.sampling) for frame in frames)
-    with _progress(expected_pictures) as advance, closing(written(out, scanner.scan_frames(frames))) as results:
-        for finding in results:
-            findings.append(finding)
-            advance()
+def _share_arenas() -> None:
+    """Have the threads of a scan allocate from two arenas of glibc instead of one each (M_ARENA_MAX of mallopt(3)).
+
+    Each arena keeps what its largest picture took; with two a scan takes about a twentieth less memory, and no longer.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(-8, 2)
 
 
-def _pictures_in(frame: Frame, sampling: Sampling) -> int:
-    return expected(frame.source, sampling) if frame.source and is_video(frame.source) else 1
+def _listed(sources: list[str]) -> list[str]:
+    """The names on standard input, where a source is `-`."""
+    if "-" not in sources:
+        return []
+    names = sys.stdin.buffer.read()
+    return [os.fsdecode(name) for name in names.split(b"\0" if b"\0" in names else b"\n") if name]
 
 
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on a terminal; the function that it gives moves it on by one picture."""
+def _scan_into(
+    out: Path, scanner: Scanner, frames: list[Frame], save: Save, report: bool, hidden: bool
+) -> Generator[str, None, None]:
+    """The lines of what of `frames` is not in the folder yet, as they are written; a progress bar unless `hidden`."""
+    left = list(runs.left(out, frames))
+    masks, overlays = save in (Save.all, Save.masks), save in (Save.all, Save.overlays)
     columns = (TextColumn("scanning"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda: progress.advance(task)
+    shown = errors.is_terminal and not hidden
+    with (
+        Progress(*columns, console=errors, transient=True, disable=not shown) as progress,
+        closing(written(out, scanner.scan_frames(left), masks, overlays, report)) as lines,
+    ):
+        done = len(frames) - len(left)
+        total = done + sum(_pictures_in(frame, scanner) for frame in left) if shown else None
+        task = progress.add_task("", total=total, completed=done)
+        for line in lines:
+            yield line
+            progress.advance(task)
 
 
-def _counts(findings: list[Finding]) -> dict[str, int]:
-    counts = Counter(finding.verdict or "unreadable" for finding in findings)
-    return {name: counts[name] for name in ("spliced", "inconclusive", "authentic", "unreadable")}
+def _pictures_in(frame: Frame, scanner: Scanner) -> int:
+    if frame.source is None or not is_video(frame.source) or scanner.isolate:  # not opened here then
+        return 1
+    return expected(frame.source, scanner.sampling)
 
 
-def _write_run(
-    out: Path, scanner: Scanner, findings: list[Finding], options: dict[str, Any], timings: dict[str, Any]
-) -> None:
-    run = {
+def _run(scanner: Scanner, options: dict[str, Any], started: datetime) -> dict[str, Any]:
+    """run.json of a scan that has not finished (docs/formats.md)."""
+    return {
         "schema": SCHEMA,
+        "finished": False,
         "versions": {
             "magrt": __version__,
             "python": platform.python_version(),
@@ -187,22 +302,41 @@ def _write_run(
             "precision": scanner.reader.precision,
             "reason": scanner.reader.reason,
         },
-        "options": options,
-        "counts": {"pictures": len(findings), **_counts(findings)},
-        "segments": [_segment_as_json(segment, out) for segment in segments(findings)],
-        "timings": timings,
+        "options": {
+            **options,
+            "max_side": scanner.max_side,
+            "tiles": scanner.tiles,
+            "isolate": scanner.isolate,
+            "threshold": scanner.threshold,
+            "every": scanner.sampling.every,
+            "fps": scanner.sampling.fps,
+        },
+        "counts": None,
+        "segments": None,
+        "timings": {"started": started.isoformat(timespec="seconds")},
     }
-    partial = out / "run.json.partial"
-    partial.write_text(json.dumps(run, indent=2) + "\n", encoding="ascii")
-    os.replace(partial, out / "run.json")
 
 
-def _timings(pictures: int, started: datetime, seconds: float, scanning: float) -> dict[str, Any]:
-    """`seconds`: in all; `scanning`: without starting up."""
+def _finish(out: Path, run: dict[str, Any]) -> tuple[Summary, list[Segment]]:
+    """Sum up what the folder holds now, parts of the scan before this one too, in run.json and what is made of it."""
+    summary, stretches = summed_up(findings_in(out)), segments(findings_in(out))
+    run["counts"] = {"pictures": summary.pictures, **summary.counts}
+    run["segments"] = [_segment_as_json(segment, out) for segment in stretches]
+    run["finished"] = True
+    if run["options"]["csv"]:
+        write_table(out)
+    runs.write(out, run)
+    if run["options"]["report"]:
+        write_report(out)
+    return summary, stretches
+
+
+def _timings(pictures: int, seconds: float, scanning: float) -> dict[str, Any]:
+    """`seconds`: in all; `scanning`: without starting up. pictures: those that were scanned in this time."""
     return {
-        "started": started.isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
         "scanning_seconds": round(scanning, 3),
+        "pictures": pictures,
         "pictures_per_second": round(pictures / scanning, 3),
     }
 
@@ -212,60 +346,17 @@ def _segment_as_json(segment: Segment, out: Path) -> dict[str, Any]:
     return {"source": os.path.relpath(segment.source, out), **rounded}
 
 
-VERDICT_STYLES = {"spliced": "bold red", "inconclusive": "yellow", "authentic": "green"}
-
-
-def _summarise(findings: list[Finding], out: Path, seconds: float) -> None:
-    """The most suspicious pictures first, then what could not be read, then the totals."""
-    ranked = sorted((each for each in findings if each.score is not None), key=lambda each: -(each.score or 0))
-    if ranked:
-        table = Table(box=None, pad_edge=False)
-        for heading, justify in (("score", "right"), ("verdict", "left"), ("regions", "right"), ("area", "right")):
-            table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-        table.add_column("picture", overflow="fold")
-        for finding in ranked[:SHOWN]:
-            verdict = finding.verdict or ""
-            area = sum(region.area_fraction for region in finding.regions)
-            cells = (
-                f"{finding.score:.2f}",
-                f"[{VERDICT_STYLES[verdict]}]{verdict}[/]",
-                str(len(finding.regions)),
-                f"{area:.1%}",
-            )
-            at = "" if finding.time_s is None else f" at {_clock(finding.time_s)}"
-            table.add_row(*cells, escape(_printable(finding.source) + at))
-        terminal.print(table)
-        if len(ranked) > SHOWN:
-            terminal.print(f"... and {len(ranked) - SHOWN} less suspicious", highlight=False)
-    for segment in segments(findings):
-        stretch = f"{_clock(segment.from_s)} to {_clock(segment.to_s)}"
-        peak = f"most suspicious at {_clock(segment.peak_s)} ({segment.peak_score:.2f})"
-        terminal.print(f"{_printable(segment.source)}: {stretch} spliced, {peak}", markup=False, highlight=False)
-    for finding in findings:
-        if finding.error:
-            line = f"unreadable: {_printable(finding.source)}: {finding.error.message}"
-            errors.print(line, markup=False, highlight=False, soft_wrap=True)
-    counts = ", ".join(f"{count} {name}" for name, count in _counts(findings).items() if count)
-    rate = len(findings) / seconds
-    terminal.print(
-        f"{counts} in {seconds:.1f} s ({rate:.1f} pictures/s); results in {out}", markup=False, highlight=False
-    )
-
-
-def _clock(seconds: float) -> str:
-    """Minutes, seconds and tenths."""
-    minutes, rest = divmod(round(seconds, 1), 60)
-    return f"{minutes:.0f}:{rest:04.1f}"
-
-
-def _printable(path: str | None) -> str:
-    """A path as it can be shown: control characters and undecodable bytes become escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in path or "")
+def _say(summary: Summary, scanned: int, out: Path, seconds: float) -> None:
+    counts = ", ".join(f"{count} {name}" for name, count in summary.counts.items() if count)
+    before = f", {summary.pictures - scanned} of them before" if scanned < summary.pictures else ""
+    line = f"{counts}{before} in {seconds:.1f} s ({scanned / seconds:.1f} pictures/s); results in {out}"
+    terminal.print(line, markup=False, highlight=False)
 
 
 app.command()(bench)
 app.command()(build)
 app.command()(doctor)
+app.command()(info)
 
 
 def main() -> None:

@@ -17,8 +17,12 @@ class SourceError(MagrtError):
     """A source that does not exist, or sources in which there is nothing to scan."""
 
 
+class ResultsError(MagrtError):
+    """A folder holds results that are in the way, of another scan, or damaged."""
+
+
 class PictureError(MagrtError):
-    """A picture that cannot be read. `kind` is one of: empty, truncated, not-a-picture, too-small, too-large."""
+    """A picture or video that cannot be read. `kind` is an error type of docs/formats.md, as `truncated`."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)

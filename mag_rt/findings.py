@@ -1,7 +1,9 @@
 """From annotation maps to what is said of a picture: score, verdict, regions, objects."""
 
 import math
+import os
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import cv2
@@ -48,7 +50,7 @@ class SeenObject:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a source has no result. `type` is a kind of PictureError, or unreadable."""
+    """Why a source has no result. `type` is an error type of docs/formats.md."""
 
     type: str
     message: str
@@ -106,6 +108,24 @@ class Finding:
             "error": None if self.error is None else {"type": self.error.type, "message": self.error.message},
         }
 
+    @classmethod
+    def from_json(cls, line: dict[str, Any], folder: Path) -> "Finding":
+        """The finding, without pixels, of a line of the findings.jsonl in `folder`, where `source` is relative to."""
+        error = line["error"]
+        return cls(
+            source=line["source"] and os.path.normpath(folder / line["source"]),
+            frame=line["frame"],
+            time_s=line["time_s"],
+            width=line["width"],
+            height=line["height"],
+            sha256=line["sha256"],
+            score=line["score"],
+            verdict=line["verdict"],
+            regions=[_region_from_json(region) for region in line["regions"] or ()],
+            objects=[SeenObject(seen["class"], seen["area_fraction"]) for seen in line["objects"] or ()],
+            error=error and Failure(error["type"], error["message"]),
+        )
+
 
 def _region_as_json(region: Region) -> dict[str, Any]:
     return {
@@ -114,6 +134,12 @@ def _region_as_json(region: Region) -> dict[str, Any]:
         "score": round(region.score, 4),
         "polygon": [list(point) for point in region.polygon],
     }
+
+
+def _region_from_json(region: dict[str, Any]) -> Region:
+    left, top, width, height = region["bbox"]
+    polygon = [(x, y) for x, y in region["polygon"]]
+    return Region((left, top, width, height), region["area_fraction"], region["score"], polygon)
 
 
 @dataclass(frozen=True)

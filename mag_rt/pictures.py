@@ -1,11 +1,14 @@
 """Pictures on their way to the network and back: decode, shrink, pad, normalise, map back."""
 
 import io
+import logging
 import os
+import sys
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 
 from mag_rt.errors import PictureError
 
+Value = TypeVar("Value", np.float32, np.uint8)
 Picture = NDArray[np.uint8]
 """H x W x 3, BGR, as a viewer shows it."""
 
@@ -22,14 +26,31 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff",
 MOST_PIXELS = 150_000_000
 """Decoded pixels of a picture, at most: a small file can claim to hold any number."""
 
+MOST_BYTES = 7 * MOST_PIXELS
+"""Of a picture's file, at most: more than the largest picture takes with 16 bits a channel and no compression."""
+
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+_DAMAGED = "the file is damaged, or no picture of a kind that can be decoded"
+
 _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+_PNG_PICTURE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT"})
+"""The chunks that a PNG's picture and its orientation are in."""
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_GIF = b"GIF8"
+_FORMATS = (_JPEG, _PNG, *_TIFF, b"BM", _GIF)
+"""How files begin that are given to a decoder: OpenCV knows more formats, none of them a photo's, some read loosely."""
+_RIFF_OR_BOX = (b"WEBP", b"ftypavif", b"jP  ")
+"""The same from the fifth byte on (JPEG 2000), or the ninth (WebP)."""
+_NO_DATA = (128, 128, 128)
+"""What libjpeg fills in, to the level, where a picture's data ends too early."""
+_TIFF_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
+"""Pillow's kinds of picture of at most 8 bits a channel."""
 
 
 @dataclass(frozen=True)
@@ -43,49 +64,117 @@ class Decoded:
 def decode(data: bytes, enough: int | None = None) -> Decoded:
     """The picture in an encoded file: 8 bits, three channels, EXIF orientation applied, alpha dropped.
 
-    16-bit, grey, palette and CMYK pictures are converted; of an animation the first frame is taken. `enough`: a JPEG
-    whose longer side is at least twice as many pixels is decoded at a half, a quarter or an eighth of its size, which
-    its blocks give for free, but at no fewer than these.
+    JPEG, PNG, WebP, TIFF and BMP are read whatever the file is called, and GIF, AVIF and JPEG 2000 for good measure.
+    16-bit, grey, palette and CMYK pictures are converted; of an animation or of several pages the first is taken.
+    `enough`: a JPEG whose longer side is at least twice as many pixels is decoded at a half, a quarter or an eighth of
+    its size, which its blocks give for free, but at no fewer than these.
 
-    Raises PictureError: empty, truncated, not-a-picture, or too-large (more than `MOST_PIXELS` to decode).
+    Raises PictureError: empty, truncated, not-a-picture, or too-large (more than `MOST_PIXELS` to decode, or more than
+    there is memory for).
     """
     if not data:
         raise PictureError("empty", "the file is empty")
+    if not _is_known(data):
+        raise PictureError("not-a-picture", "the file is no picture of a kind that can be decoded")
     if _is_cut_off(data):
         raise PictureError("truncated", "the file ends in the middle of the picture")
     claimed = _claimed_size(data)
     reduction = 1
-    if enough and claimed and data.startswith(_JPEG):
+    if enough and data.startswith(_JPEG):
         reduction = max(factor for factor in _REDUCED if factor == 1 or max(claimed) >= factor * enough)
-    if claimed and claimed[0] * claimed[1] > MOST_PIXELS * reduction**2:
+    if claimed[0] * claimed[1] > MOST_PIXELS * reduction**2:
         million = claimed[0] * claimed[1] / 1e6
         raise PictureError(
             "too-large", f"the picture claims {million:.0f} megapixels; {MOST_PIXELS // 10**6} are decoded at most"
         )
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[reduction])
-    except cv2.error as error:
-        if "CV_IO_MAX_IMAGE" in str(error):
-            raise PictureError("too-large", "the picture claims more pixels than can be decoded") from None
-        raise PictureError("not-a-picture", "the file cannot be decoded") from None
-    if picture is None:
-        raise PictureError("not-a-picture", "the file is no picture that can be decoded")
-    if reduction == 1 or claimed is None:
+        picture = _by_pillow(data) if data.startswith((*_TIFF, _GIF)) else None
+        if picture is None:
+            picture = _decoded(_still(data) if data.startswith(_PNG) else data, reduction)
+    except MemoryError:
+        raise PictureError("too-large", "there is not enough memory to decode it") from None
+    if reduction == 1:
         return Decoded(picture, picture.shape[:2])
     upright = picture.shape[:2] == tuple(-(-side // reduction) for side in claimed)
     return Decoded(picture, claimed if upright else claimed[::-1])
 
 
-def _claimed_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width that the file's header claims, before any orientation; None where it cannot be told."""
+def _is_known(data: bytes) -> bool:
+    return data.startswith(_FORMATS) or data.startswith(_RIFF_OR_BOX, 4) or data.startswith(_RIFF_OR_BOX, 8)
+
+
+def _decoded(data: bytes, reduction: int) -> Picture:
+    picture = _by_opencv(data, reduction)
+    corners = picture[:: max(1, picture.shape[0] - 1), :: max(1, picture.shape[1] - 1)].reshape(-1, 3)
+    if data.startswith(_JPEG) and (corners == _NO_DATA).all(axis=1).any():  # wherever orientation has put the last one
+        # Where data lacks, some more of it makes a difference; where all is there, what follows is passed over.
+        end = data.find(_JPEG_END, _first_scan(data))
+        longer = _by_opencv(data[:end] + b"\x5a\x3c\xa5" * 64 + data[end:], reduction)
+        if not np.array_equal(picture, longer):
+            raise PictureError("truncated", "the picture's data ends in the middle")
+    return picture
+
+
+def _still(png: bytes) -> bytes:
+    """A PNG without what is written beside its picture, and without the other frames of an animation.
+
+    OpenCV (5.0 at least) crashes of some animations that are damaged, and inflates texts only to pass over them.
+    """
+    kept, at = [png[: len(_PNG)]], len(_PNG)
+    while at + 12 <= len(png) and png[at + 4 : at + 8] != _PNG_END:
+        end = at + 12 + int.from_bytes(png[at : at + 4], "big")  # length, kind, content, checksum
+        if png[at + 4 : at + 8] in _PNG_PICTURE:
+            kept.append(png[at:end])
+        at = end
+    return b"".join([*kept, b"\0\0\0\0IEND\xaeB`\x82"])
+
+
+def _by_opencv(data: bytes, reduction: int) -> Picture:
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[reduction])
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from None
+        if "CV_IO_MAX_IMAGE" in str(error):
+            raise PictureError("too-large", "the picture claims more pixels than can be decoded") from None
+        picture = None
+    if picture is None:
+        raise PictureError("not-a-picture", _DAMAGED)
+    return picture
+
+
+def _by_pillow(data: bytes) -> Picture | None:
+    """A TIFF of at most 8 bits a channel, or a GIF; None for a TIFF of more.
+
+    OpenCV leaves black what is damaged in a compressed TIFF, multiplies by alpha and refuses small tiles; its reader of
+    GIF is young.
+    """
+    try:
+        with _pillow().open(io.BytesIO(data)) as image:
+            if image.mode not in _TIFF_MODES:
+                return None
+            image.load()  # turns it, too
+            rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    except MemoryError:
+        raise
+    except Exception:  # of any kind, as below
+        raise PictureError("not-a-picture", _DAMAGED) from None
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+
+
+def _claimed_size(data: bytes) -> tuple[int, int]:
+    """Height and width that the file's header claims, before any orientation."""
+    if data.startswith(_PNG):  # Pillow would look at what is written about the picture, and balk at long texts
+        return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
     image_module = _pillow()
     try:
         with image_module.open(io.BytesIO(data)) as image:
             return image.height, image.width
     except image_module.DecompressionBombError:
         raise PictureError("too-large", "the picture claims more pixels than can be decoded") from None
-    except Exception:  # Pillow's parsers raise what they please; OpenCV has the last word on what is a picture
-        return None
+    except Exception:  # Pillow's parsers raise what they please
+        # OpenCV may be able to decode it yet, but to what size?
+        raise PictureError("not-a-picture", _DAMAGED) from None
 
 
 @cache
@@ -95,6 +184,7 @@ def _pillow() -> Any:
 
     # Behind the filters of the program around us, if it has any: what is wrong with a file is said here.
     warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # or else it goes to stderr where nobody set up logging
     return Image
 
 
@@ -154,8 +244,11 @@ class Normalisation:
         return cv2.dnn.blobFromImages(pictures, self.scale, mean=(mean, mean, mean), swapRB=True)
 
 
-def map_back(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """A map of a picture that was shrunk, h x w, at the picture's own `size` (height, width)."""
+def map_back(plane: NDArray[Value], size: tuple[int, int]) -> NDArray[Value]:
+    """A map of a picture that was shrunk, h x w, at the picture's own `size` (height, width).
+
+    In 8 bits it is three times as fast as in float32, takes a quarter of the memory, and differs by a grey level.
+    """
     if plane.shape == size:
         return plane
     return cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)
@@ -167,9 +260,10 @@ def as_grey(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def silence_decoders() -> None:
-    """Keep OpenCV and its FFmpeg from logging to stderr what is said better here; it holds for the whole process.
+    """Keep the C libraries of OpenCV from writing to stderr what is said better here; it holds for the whole process.
 
-    Before the first video is opened.
+    Some of them print with no switch to stop it, so the descriptor 2 itself leads nowhere from now on; `sys.stderr`
+    keeps a way of its own to where it led. Before the first video is opened.
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     silent = 0
@@ -177,3 +271,10 @@ def silence_decoders() -> None:
         cv2.setLogLevel(silent)
     else:
         cv2.utils.logging.setLogLevel(silent)
+    with suppress(AttributeError, OSError, ValueError):  # there may be no stderr, or one that is no file
+        if sys.stderr.fileno() == 2:
+            encoding, errors = sys.stderr.encoding, sys.stderr.errors
+            sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=encoding, errors=errors)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)

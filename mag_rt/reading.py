@@ -84,7 +84,7 @@ class HostReader:
             mask, counts = self._read_tiles(picture)
         else:
             maps = self._annotate(shrink(picture, self._side))
-            mask = as_grey(map_back(maps[0], size))
+            mask = map_back(as_grey(maps[0]), size)
             counts = count(maps, mask, threshold)
         return read(mask, counts, threshold, self._bundle.classes)
 

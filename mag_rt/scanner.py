@@ -1,9 +1,9 @@
 """Scanner, the public face: from sources to findings on one straight road."""
 
-import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -12,26 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mag_rt import bundle as bundles
-from mag_rt.errors import PictureError
+from mag_rt.bundle import Calibration
+from mag_rt.errors import MagrtError
 from mag_rt.findings import Failure, Finding, Reading, score, verdict
+from mag_rt.isolation import Decoders
+from mag_rt.loading import Decode, Loaded, load_picture, load_video
 from mag_rt.pictures import Decoded, Picture, decode
 from mag_rt.pipeline import ahead, windows
 from mag_rt.reading import Reader, open_reader
 from mag_rt.sources import Frame, find
 from mag_rt.video import ONE_A_SECOND, Sampling, is_video, shots
 
-DECODED_AHEAD = 2
+DECODED_AHEAD = 1
 """Pictures that wait, decoded, for each one that is being read."""
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A frame with its picture, or with the reason why there is none."""
-
-    frame: Frame
-    sha256: str | None = None
-    decoded: Decoded | None = None
-    failure: Failure | None = None
 
 
 class Scanner:
@@ -39,11 +32,13 @@ class Scanner:
 
     `bundle`: folder or zip of the annotator, the one that ships when None. `max_side`: pictures with a longer side are
     shrunk to it, pixels; the bundle's own default when None. `tiles`: larger pictures are read in tiles of that side
-    instead, at their own resolution. `sampling`: which frames of a video are looked at. `backend` (tensorrt,
+    instead, at their own resolution. `threshold`: the score from which a picture is called spliced; the bundle's own
+    when None. `sampling`: which frames of a video are looked at. `backend` (tensorrt,
     tensorrt-rtx, openvino, onnxruntime) and `precision` (float32, float16, int8): what runs the network; auto takes the
-    fastest that works here.
+    fastest that works here. `isolate`: files are decoded in processes of their own (`mag_rt.isolation`).
 
-    A scanner belongs to one thread at a time. Use it in a `with` statement, or call `close`.
+    A scanner belongs to one thread at a time; it has threads of its own, and OpenVINO or ONNX Runtime theirs. Use it in
+    a `with` statement, or call `close`: then it gives back all that it opened, and using it is a MagrtError.
 
     Raises BundleError when the bundle cannot be used, BackendError when what was asked for is not installed.
     """
@@ -54,16 +49,26 @@ class Scanner:
         *,
         max_side: int | None = None,
         tiles: bool = False,
+        threshold: float | None = None,
         sampling: Sampling = ONE_A_SECOND,
         backend: str = "auto",
         precision: str = "auto",
+        isolate: bool = False,
     ) -> None:
         self.bundle = bundles.load(bundles.bundled() if bundle is None else Path(bundle))
         self.max_side = self.bundle.max_side if max_side is None else max_side
         if self.max_side < 1:
             raise ValueError(f"max_side must be positive, not {max_side}")
-        self.tiles, self.sampling = tiles, sampling
-        self.reader: Reader = open_reader(self.bundle, self.max_side, tiles, backend, precision)
+        self.tiles, self.threshold, self.sampling, self.isolate = tiles, threshold, sampling, isolate
+        self.calibration = self.bundle.calibration if threshold is None else _moved(self.bundle.calibration, threshold)
+        self.closed = False
+        self._decoders = Decoders() if isolate else None  # which start while the network is being loaded
+        try:
+            self.reader: Reader = open_reader(self.bundle, self.max_side, tiles, backend, precision)
+        except BaseException:
+            if self._decoders:
+                self._decoders.close()
+            raise
 
     def __enter__(self) -> "Scanner":
         return self
@@ -75,9 +80,12 @@ class Scanner:
 
     def close(self) -> None:
         """Release the network; the scanner cannot be used afterwards."""
+        self.closed = True
         self.reader.close()
+        if self._decoders:
+            self._decoders.close()
 
-    def scan(self, sources: Iterable[str | os.PathLike[str]]) -> Iterator[Finding]:
+    def scan(self, sources: Iterable[str | os.PathLike[str]]) -> Generator[Finding, None, None]:
         """Findings for every picture and video frame in `sources` (files, folders, globs), in source order.
 
         A generator with bounded memory: a few pictures are decoded ahead. A file that cannot be read gives a finding
@@ -87,18 +95,19 @@ class Scanner:
         """
         return self.scan_frames(find(sources))
 
-    def scan_frames(self, frames: Iterable[Frame]) -> Iterator[Finding]:
+    def scan_frames(self, frames: Iterable[Frame]) -> Generator[Finding, None, None]:
         """As `scan`, for frames that `mag_rt.sources.find` has found already."""
         enough = None if self.tiles else self.max_side
         at_once = self.reader.threads * self.reader.batch
-        load = partial(_load, enough=enough)
+        load = partial(_loaded, enough=enough, decode=self._decoders.decode if self._decoders else decode)
         return self._examined(ahead(load, self._opened(frames), DECODED_AHEAD * at_once, self.reader.threads))
 
-    def _opened(self, frames: Iterable[Frame]) -> Iterator[Frame | _Loaded]:
+    def _opened(self, frames: Iterable[Frame]) -> Iterator[Frame | Loaded]:
         """Pictures as they are; videos as their frames, which cannot be decoded but one after the other."""
         for frame in frames:
             if frame.source and is_video(frame.source):
-                yield from _video(frame.source, self.sampling)
+                loaded = load_video(frame.source, self.sampling, self._decoders.shots if self._decoders else shots)
+                yield from _behind(loaded, frame.after)
             else:
                 yield frame
 
@@ -108,27 +117,29 @@ class Scanner:
         Raises ValueError for an array that is no such picture.
         """
         pictures = [_as_picture(image) for image in images]
-        return list(self._examined(_Loaded(Frame(None), None, Decoded(each, each.shape[:2])) for each in pictures))
+        return list(self._examined(Loaded(Frame(None), None, Decoded(each, each.shape[:2])) for each in pictures))
 
     def scan_image(self, image: NDArray[np.uint8]) -> Finding:
         """The finding for one picture in memory, as `scan_images`."""
         return self.scan_images([image])[0]
 
-    def _examined(self, loaded: Iterable[_Loaded]) -> Iterator[Finding]:
-        batches = windows(loaded, self.reader.batch)
-        for findings in ahead(self._examine, batches, self.reader.threads + 1, self.reader.threads):
-            yield from findings
+    def _examined(self, loaded: Generator[Loaded, None, None]) -> Generator[Finding, None, None]:
+        if self.closed:
+            raise MagrtError("the scanner is closed")
+        batches, threads = windows(loaded, self.reader.batch), self.reader.threads
+        with closing(loaded), closing(ahead(self._examine, batches, threads + 1, threads)) as examined:
+            for findings in examined:
+                yield from findings
 
-    def _examine(self, batch: list[_Loaded]) -> list[Finding]:
+    def _examine(self, batch: list[Loaded]) -> list[Finding]:
         decoded = [each.decoded for each in batch if each.decoded]
         readings = iter(self.reader([each.picture for each in decoded], [each.size for each in decoded]))
         return [self._finding(each, each.decoded, next(readings)) if each.decoded else _failed(each) for each in batch]
 
-    def _finding(self, loaded: _Loaded, decoded: Decoded, reading: Reading | Failure) -> Finding:
+    def _finding(self, loaded: Loaded, decoded: Decoded, reading: Reading | Failure) -> Finding:
         if isinstance(reading, Failure):
             return _failed(replace(loaded, failure=reading))
-        calibration = self.bundle.calibration
-        value = score(reading.evidence, calibration)
+        value = score(reading.evidence, self.calibration)
         return Finding(
             loaded.frame.source,
             loaded.frame.index,
@@ -137,7 +148,7 @@ class Scanner:
             height=decoded.size[0],
             sha256=loaded.sha256,
             score=value,
-            verdict=verdict(value, calibration),
+            verdict=verdict(value, self.calibration),
             regions=reading.regions,
             objects=reading.objects,
             mask=reading.mask,
@@ -145,49 +156,25 @@ class Scanner:
         )
 
 
-def _video(source: str, sampling: Sampling) -> Iterator[_Loaded]:
-    """The frames of a video; behind them, where it could not be read to its end, the reason why."""
-    digest = None
-    try:
-        hashed = hashlib.sha256()
-        with _regular(source).open("rb") as file:
-            while block := file.read(1 << 20):
-                hashed.update(block)
-        digest = hashed.hexdigest()
-        for shot in shots(source, sampling):
-            frame = Frame(source, shot.index, round(shot.time_s, 3))
-            yield _Loaded(frame, digest, Decoded(shot.picture, shot.picture.shape[:2]))
-    except (PictureError, OSError) as error:
-        yield _Loaded(Frame(source), digest, failure=_failure(error))
+def _moved(calibration: Calibration, threshold: float) -> Calibration:
+    """The calibration with another threshold from which a picture is called spliced."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be between 0 and 1, not {threshold}")
+    return replace(calibration, spliced=threshold, authentic=min(calibration.authentic, threshold))
 
 
-def _load(frame: Frame | _Loaded, enough: int | None) -> _Loaded:
-    if isinstance(frame, _Loaded):
+def _behind(loaded: Iterator[Loaded], after: int | None) -> Iterator[Loaded]:
+    return (each for each in loaded if after is None or each.frame.index is None or each.frame.index > after)
+
+
+def _loaded(frame: Frame | Loaded, enough: int | None, decode: Decode) -> Loaded:
+    if isinstance(frame, Loaded):
         return frame
     assert frame.source is not None
-    digest = None
-    try:
-        data = _regular(frame.source).read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        return _Loaded(frame, digest, decode(data, enough))
-    except (PictureError, OSError, MemoryError) as error:
-        return _Loaded(frame, digest, failure=_failure(error))
+    return load_picture(frame.source, enough, decode)
 
 
-def _regular(source: str) -> Path:
-    path = Path(source)
-    if path.exists() and not path.is_file():
-        raise PictureError("unreadable", "not a regular file")  # a pipe would wait forever
-    return path
-
-
-def _failure(error: PictureError | OSError | MemoryError) -> Failure:
-    if isinstance(error, PictureError):
-        return Failure(error.kind, str(error))
-    return Failure("unreadable", getattr(error, "strerror", None) or str(error))
-
-
-def _failed(loaded: _Loaded) -> Finding:
+def _failed(loaded: Loaded) -> Finding:
     frame = loaded.frame
     return Finding(frame.source, frame.index, frame.time_s, sha256=loaded.sha256, error=loaded.failure)
 

@@ -4,6 +4,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from mag_rt import pictures, video
@@ -22,25 +23,33 @@ class Frame:
     """Number of the frame in its video, from 0; None for a picture."""
     time_s: float | None = None
     """Time of the frame in its video, seconds; None for a picture."""
+    after: int | None = None
+    """Of a video to scan: only the frames behind this one are wanted; None for all."""
 
 
-def find(sources: Iterable[str | os.PathLike[str]], exclude: Path | None = None) -> list[Frame]:
+def find(
+    sources: Iterable[str | os.PathLike[str]], exclude: Path | None = None, listed: Iterable[str] = ()
+) -> list[Frame]:
     """The pictures and videos that `sources` name, each once, in the order given; folders are walked by name.
 
     A file that is named is taken whatever its suffix; in folders only `SUFFIXES` count, symbolic links to folders are
-    not followed, and nothing below `exclude` (the results of a scan) is taken.
+    not followed, and nothing below `exclude` (the results of a scan) is taken. A folder that cannot be listed is a
+    source itself, so that the scan has an error for it. `listed`: names that a program has found before; they are no
+    globs, and one that is gone by now is a frame all the same, whose finding will say so.
 
     Raises SourceError when a source does not exist or when there is nothing to scan.
     """
     excluded = None if exclude is None else os.path.abspath(exclude) + os.sep
     found: dict[str, Frame] = {}
-    for source in sources:
-        for path in _expand(os.fspath(source)):
-            absolute = os.path.abspath(path)
-            if excluded is None or not absolute.startswith(excluded):
-                found.setdefault(absolute, Frame(path))
+    named = (path for source in sources for path in _expand(os.fspath(source)))
+    given = (path for name in listed for path in (_walk(name) if os.path.isdir(name) else [name]))
+    for path in chain(named, given):
+        absolute = os.path.abspath(path)
+        if excluded is None or not absolute.startswith(excluded):
+            found.setdefault(absolute, Frame(path))
     if not found:
-        raise SourceError("nothing to scan: no picture and no video in " + ", ".join(map(str, sources)))
+        among = ", ".join(map(str, sources)) or "an empty list"
+        raise SourceError(f"nothing to scan: no picture and no video in {among}")
     return list(found.values())
 
 
@@ -60,6 +69,27 @@ def _expand(source: str) -> Iterator[str]:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (os.path.join(parent, name) for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES)
+    """Not by os.walk, which passes over folders that cannot be listed, and whose depth has a limit in Python 3.11."""
+    waiting = [folder]
+    while waiting:
+        parent = waiting.pop()
+        try:
+            with os.scandir(parent) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError:
+            yield parent  # to get a line that says why
+            continue
+        below = []
+        for entry in entries:
+            if _is_folder(entry):
+                below += [] if entry.is_symlink() else [entry.path]
+            elif Path(entry.name).suffix.lower() in SUFFIXES:
+                yield entry.path
+        waiting += reversed(below)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads round in a circle
+        return False

@@ -1,7 +1,9 @@
 """Frames of a video, some of them, each with the time at which a viewer sees it."""
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,12 +11,17 @@ import cv2
 
 from mag_rt.errors import PictureError
 from mag_rt.findings import Finding
-from mag_rt.pictures import Picture
+from mag_rt.pictures import MOST_PIXELS, Picture
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".ts"})
 """File names that are taken for videos, lower case."""
 MISSED = 0.02
 """Share of the frames that a container may promise too many of, as some only estimate it."""
+_BEGINNINGS = (
+    (0, (b"\x1a\x45\xdf\xa3", b"RIFF", b"\0\0\1\xba", b"\0\0\1\xb3", b"G")),  # Matroska, AVI, MPEG
+    (4, (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"G")),  # MP4 and QuickTime, MTS
+)
+"""Where and how the files begin that are taken for videos. FFmpeg would also follow a playlist to other files."""
 
 
 def is_video(source: str) -> bool:
@@ -52,19 +59,27 @@ class Shot:
     picture: Picture
 
 
-def shots(path: str, sampling: Sampling) -> Iterator[Shot]:
+def shots(path: str, sampling: Sampling, alive: Callable[[], object] = lambda: None) -> Iterator[Shot]:
     """The frames that the sampling takes, in order. The video's own time stamps count, so its rate may vary.
 
-    Raises PictureError: not-a-video, or truncated, behind the last frame that could be read.
+    `alive` is called before each frame, those that are passed over included.
+
+    Raises PictureError: not-a-video, too-large, or truncated, behind the last frame that could be read. OSError.
     """
-    video = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
-    try:
-        if not video.isOpened():
-            raise PictureError("not-a-video", "the file is no video that can be decoded")
+    index, last_s = 0, None
+    with _opened(path) as video, _no_cv2_error():
+        if video is None or not video.isOpened():
+            raise PictureError("not-a-video", "the file is damaged, or no video of a kind that can be decoded")
+        if video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT) > MOST_PIXELS:
+            raise PictureError("too-large", f"a frame has more than {MOST_PIXELS // 10**6} megapixels")
         promised = video.get(cv2.CAP_PROP_FRAME_COUNT)
-        index, last_s = 0, None
-        while video.grab():
+        while True:
+            alive()
+            if not video.grab():
+                break
             time_s = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            if not math.isfinite(time_s):
+                raise PictureError("truncated", f"frame {index} has no time")
             if sampling.takes(index, time_s, last_s):
                 decoded, picture = video.retrieve()
                 if not decoded:
@@ -74,18 +89,51 @@ def shots(path: str, sampling: Sampling) -> Iterator[Shot]:
             index += 1
         if index == 0 or index < promised * (1 - MISSED) - 1:
             raise PictureError("truncated", f"the video ends after {index} of {promised:.0f} frames")
-    finally:
-        video.release()
 
 
 def expected(path: str, sampling: Sampling) -> int:
     """About how many frames of a video will be looked at; 1 where that cannot be told."""
-    video = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
-    count, rate = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
-    video.release()
-    if count < 1 or rate <= 0:
+    if not os.path.isfile(path):  # a pipe would wait forever
+        return 1
+    try:
+        with _opened(path) as video:
+            count = video.get(cv2.CAP_PROP_FRAME_COUNT) if video else 0
+            rate = video.get(cv2.CAP_PROP_FPS) if video else 0
+    except OSError:
+        return 1
+    if not (1 <= count < math.inf and 0 < rate < math.inf):
         return 1
     return max(1, round(count / sampling.every if sampling.every else min(count, count / rate * (sampling.fps or 0))))
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[cv2.VideoCapture | None]:
+    """The video in a file; None where it does not begin as one."""
+    with Path(path).open("rb") as file:
+        head = file.read(16)
+        if not any(head.startswith(beginning, at) for at, beginning in _BEGINNINGS):
+            yield None
+            return
+        # Absolute, since FFmpeg takes a name like `concat:a` for a protocol's. OpenCV crashes of a name that is no
+        # Unicode.
+        name = os.path.abspath(path) if _is_unicode(path) else f"/dev/fd/{file.fileno()}"
+        video = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
+        try:
+            yield video
+        finally:
+            video.release()
+
+
+@contextmanager
+def _no_cv2_error() -> Iterator[None]:
+    try:
+        yield
+    except cv2.error:  # a frame whose size changes to a huge one, say
+        raise PictureError("truncated", "a frame cannot be decoded") from None
+
+
+def _is_unicode(path: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in path)
 
 
 @dataclass(frozen=True)
@@ -99,7 +147,7 @@ class Segment:
     peak_score: float
 
 
-def segments(findings: list[Finding]) -> list[Segment]:
+def segments(findings: Iterable[Finding]) -> list[Segment]:
     """The spliced stretches of the videos among findings, in their order."""
     found: list[Segment] = []
     last: Finding | None = None

@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +21,7 @@ from torch import nn
 from mag_rt import Scanner, bundle
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle, Calibration
+from mag_rt.errors import PictureError
 from mag_rt.findings import score
 from mag_rt.parity import Annotate
 from mag_rt.pictures import Normalisation, pad, shrink
@@ -75,9 +77,9 @@ def export(run: Path, out: Path, data: Path | None, weights_licence: str) -> Bun
     with Scanner(out) as scanner:
         difference = _disagreement(annotator, scanner.bundle, photos)
         calibration, facts = calibrate(scanner, photos, config.seed)
-    finished = replace(
-        draft, calibration=calibration, training={**_facts(config, state), "torch_difference": difference, **facts}
-    )
+    shown = photos_by_class(Path(state["data"]))
+    training = {**_facts(config, state), "photos_by_class": shown, "torch_difference": difference, **facts}
+    finished = replace(draft, calibration=calibration, training=training)
     finished = with_float16(finished, _inputs(draft, photos, HALF_CHECKED), _in_torch(annotator))
     bundle.save(finished, out)
     return finished
@@ -176,6 +178,19 @@ def calibration_photos(data: Path) -> list[Photo]:
         return split(labelled_photos(data))[0]
     except ValueError as error:
         raise RunError(f"{error}; name a folder of authentic photos by --data to calibrate the score on") from None
+
+
+def photos_by_class(data: Path) -> dict[str, int] | None:
+    """How many of the photos that a run on `data` trained on show each class; None for splices that lay on disk."""
+    try:
+        photos = split(labelled_photos(data))[1]
+    except ValueError:
+        return None
+    counts: Counter[int] = Counter()
+    for photo in photos:
+        with suppress(PictureError, ValueError, OSError):  # training went on without it
+            counts.update(np.unique(photo.read()[1]).tolist())
+    return {name: counts[index] for index, name in enumerate(bundle.CLASS_NAMES, 1)}
 
 
 def calibrate(scanner: Scanner, photos: list[Photo], seed: int) -> tuple[Calibration, dict[str, Any]]:

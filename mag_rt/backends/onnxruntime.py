@@ -32,9 +32,11 @@ class OnnxRuntimeBackend:
         network = bundle.network_in(precision)
         try:
             self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+            tried = self(np.zeros((1, 3, bundle.multiple, bundle.multiple), np.float32))
         except Exception as error:  # onnxruntime's exceptions share no public base class
             reason = str(error).splitlines()[0]
             raise BundleError(f"onnxruntime refuses the {precision} network: {reason}") from None
+        bundle.check_annotation(tried.shape)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._session.run(["annotation"], {"image": images})[0]

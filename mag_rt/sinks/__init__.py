@@ -1,5 +1,6 @@
 """Where findings go: one module for each form that they are written in, and all of them together."""
 
+import os
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from pathlib import Path
@@ -9,22 +10,24 @@ from mag_rt.pipeline import ahead
 from mag_rt.sinks.images import ImageSink
 from mag_rt.sinks.jsonl import JsonlSink
 
-DRAWING_THREADS = 2
-DRAWN_AHEAD = 4
+DRAWING_THREADS = max(1, min(2, (os.cpu_count() or 1) // 2))
+"""Drawing takes a fraction of what the network does; each thread's picture takes memory."""
+DRAWN_AHEAD = 3
 """Findings whose pictures are being written while the next ones are read."""
 
 
-def written(out: Path, findings: Iterable[Finding]) -> Generator[Finding, None, None]:
-    """Write findings.jsonl, masks/ and overlays/ below `out` as findings come; gives them on without their pixels.
+def written(
+    out: Path, findings: Iterable[Finding], masks: bool = True, overlays: bool = True, thumbnails: bool = True
+) -> Generator[str, None, None]:
+    """Append findings to findings.jsonl below `out` as they come, with their pictures beside it; gives the lines.
 
-    What was given on is on disk. Raises OSError when it cannot be.
+    A line that was given is on disk, and so are its pictures. Raises OSError when they cannot be written.
     """
-    images = ImageSink(out)
+    images = ImageSink(out, masks, overlays, thumbnails)
 
     def draw(finding: Finding) -> tuple[Finding, tuple[str | None, str | None]]:
         return finding.without_pixels(), images.write(finding)
 
     with closing(JsonlSink(out)) as lines, closing(ahead(draw, findings, DRAWN_AHEAD, DRAWING_THREADS)) as drawn:
         for finding, paths in drawn:
-            lines.write(finding, *paths)
-            yield finding
+            yield lines.write(finding, *paths)

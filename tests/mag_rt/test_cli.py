@@ -1,28 +1,21 @@
 """magrt scan as its user types it: what is written, what is printed, what the exit status says."""
 
+import csv
 import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from mag_rt.findings import Finding
+from mag_rt.sinks import table
 from tests.conftest import grey_with_red_box, save
-
-
-def magrt(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from mag_rt.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
-
-
-def lines(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "findings.jsonl").read_text().splitlines()]
+from tests.mag_rt.running import command, lines, magrt
 
 
 @pytest.fixture
@@ -120,14 +113,14 @@ def test_sources_stay_untouched_and_results_are_not_scanned_again(inbox: Path, r
         return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in inbox.rglob("*.png") if "out" not in p.parts}
 
     before = state()
-    for _ in range(2):
-        assert magrt("scan", inbox, "--out", inbox / "out", "--model", red_model).returncode == 0
+    for again in ([], ["--overwrite"]):
+        assert magrt("scan", inbox, "--out", inbox / "out", "--model", red_model, *again).returncode == 0
         assert len(lines(inbox / "out")) == 3
     assert state() == before
 
 
 def test_fail_on_wins_over_unreadable(inbox: Path, red_model: Path, tmp_path: Path) -> None:
-    arguments = ("--out", tmp_path / "out", "--model", red_model, "--fail-on", "spliced")
+    arguments = ("--out", tmp_path / "out", "--model", red_model, "--fail-on", "spliced", "--overwrite")
     assert magrt("scan", inbox / "clean.png", *arguments).returncode == 0
     assert magrt("scan", inbox, *arguments).returncode == 10
     (inbox / "bad.jpg").touch()
@@ -161,31 +154,13 @@ def test_results_that_cannot_be_written_exit_4(inbox: Path, red_model: Path, tmp
     assert "cannot write results" in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_a_full_disk_exits_4(inbox: Path, red_model: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "findings.jsonl").symlink_to("/dev/full")
-    done = magrt("scan", inbox, "--out", tmp_path / "out", "--model", red_model)
-    assert done.returncode == 4
-    assert "No space left" in done.stderr and "Traceback" not in done.stderr
-
-
 def test_ctrl_c_exits_130_and_keeps_what_was_done(red_model: Path, tmp_path: Path) -> None:
     inbox, out = tmp_path / "inbox", tmp_path / "out"
     for index in range(300):
         save(inbox / f"{index:03d}.png", grey_with_red_box(250, 250))
-    command = [
-        sys.executable,
-        "-c",
-        "from mag_rt.cli import main; main()",
-        "scan",
-        inbox,
-        "--out",
-        out,
-        "--model",
-        red_model,
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command("scan", inbox, "--out", out, "--model", red_model), stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 60
     while not ((out / "findings.jsonl").exists() and lines(out)) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -198,3 +173,64 @@ def test_ctrl_c_exits_130_and_keeps_what_was_done(red_model: Path, tmp_path: Pat
 
 def test_version() -> None:
     assert magrt("--version").stdout.startswith("magrt 0.")
+
+
+def test_names_come_from_standard_input_and_one_that_is_gone_is_an_error_line(
+    inbox: Path, red_model: Path, tmp_path: Path
+) -> None:
+    names = [inbox / "pasted.png", inbox / "gone.png", inbox / "deep"]
+    arguments = ("scan", "-", "--model", red_model, "--out")
+    assert magrt(*arguments, tmp_path / "a", input="\n".join(map(str, names))).returncode == 3
+    found = lines(tmp_path / "a")
+    assert [Path(line["source"]).name for line in found] == ["pasted.png", "gone.png", "pasted.png"]
+    assert found[1]["error"]["type"] == "unreadable"
+    newline = save(inbox / "two\nlines.png", grey_with_red_box(40, 40))
+    assert magrt(*arguments, tmp_path / "b", input=f"{newline}\0{names[0]}\0").returncode == 0
+    assert Path(lines(tmp_path / "b")[0]["source"]).name == newline.name
+    assert "nothing to scan" in magrt(*arguments, tmp_path / "c", input="").stderr
+
+
+def test_threshold_moves_the_verdict_and_fail_on_follows(inbox: Path, red_model: Path, tmp_path: Path) -> None:
+    arguments = ("scan", inbox / "pasted.png", "--model", red_model, "--fail-on", "spliced", "--out")
+    assert magrt(*arguments, tmp_path / "a", "--threshold", "0.5").returncode == 10
+    score = lines(tmp_path / "a")[0]["score"]
+    assert magrt(*arguments, tmp_path / "b", "--threshold", f"{score + 0.0001:.5f}").returncode == 0
+    assert lines(tmp_path / "b")[0]["verdict"] == "inconclusive"
+    assert magrt(*arguments, tmp_path / "c", "--threshold", "1.5").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("choice", "kept"), [("all", {"mask", "overlay"}), ("masks", {"mask"}), ("overlays", {"overlay"}), ("none", set())]
+)
+def test_save_chooses_the_pictures_that_are_written(
+    choice: str, kept: set[str], inbox: Path, red_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert magrt("scan", inbox, "--out", out, "--model", red_model, "--save", choice).returncode == 0
+    for line in lines(out):
+        assert {name for name in ("mask", "overlay") if line[name]} == kept
+        assert all((out / line[name]).is_file() for name in kept)
+    assert {f"{name}s" for name in kept} == {each.name for each in out.iterdir() if each.name in ("masks", "overlays")}
+
+
+def test_json_prints_the_lines_and_quiet_nothing(inbox: Path, red_model: Path, tmp_path: Path) -> None:
+    done = magrt("scan", inbox, "--out", tmp_path / "a", "--model", red_model, "--json")
+    assert done.stdout == (tmp_path / "a" / "findings.jsonl").read_text()
+    done = magrt("scan", inbox, "--out", tmp_path / "b", "--model", red_model, "--quiet")
+    assert done.stdout == done.stderr == ""
+
+
+def test_csv_is_a_table_that_a_spreadsheet_opens_and_does_not_execute(red_model: Path, tmp_path: Path) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "inbox" / "out"
+    save(inbox / "späße.png", grey_with_red_box(60, 80, (10, 10, 30, 30)))
+    (inbox / "bad, worse.jpg").touch()
+    out.mkdir()
+    os.symlink(inbox / "späße.png", out / "=cmd()|A1.png")
+    names = f"{out / '=cmd()|A1.png'}\n{inbox / 'bad, worse.jpg'}\n{inbox / 'späße.png'}\n"
+    assert magrt("scan", "-", "--out", inbox / "results", "--model", red_model, "--csv", input=names).returncode == 3
+    with (inbox / "results" / "findings.csv").open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    assert [Path(row["source"]).name for row in rows] == ["=cmd()|A1.png", "bad, worse.jpg", "späße.png"]
+    assert rows[1]["error"] == "the file is empty" and rows[1]["score"] == rows[1]["regions"] == ""
+    assert rows[2]["verdict"] == "spliced" and rows[2]["regions"] == "1" and float(rows[2]["area_fraction"]) > 0.1
+    assert table._row(Finding("=SUM(A1).png"), Path())[0] == "'=SUM(A1).png"

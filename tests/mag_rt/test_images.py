@@ -1,43 +1,174 @@
-"""Overlays show the picture where nothing is suspicious and heat where something is."""
+"""What the scan draws: overlays that can be printed and read, thumbnails for the report; only what was asked for."""
 
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
 import numpy as np
+import pytest
+from numpy.typing import NDArray
 
 from mag_rt.findings import Finding, Region
-from mag_rt.sinks.images import OVERLAY_SIDE, STRONGEST_HEAT, draw_overlay, file_name
+from mag_rt.pictures import Picture
+from mag_rt.sinks.images import (
+    NARROWEST_LEGEND,
+    OVERLAY_SIDE,
+    STRONGEST_HEAT,
+    THUMBNAIL_SIDE,
+    ImageSink,
+    draw_overlay,
+    file_name,
+    thumbnail_paths,
+)
+
+
+def found(picture: Picture, mask: NDArray[np.uint8], regions: list[Region] | None = None) -> Finding:
+    height, width = mask.shape
+    return Finding(
+        "a.jpg", None, None, width, height, score=0.7, verdict="spliced", regions=regions or [], mask=mask,
+        picture=picture,
+    )  # fmt: skip
+
+
+def box(left: int, top: int, side: int) -> Region:
+    right, bottom = left + side - 1, top + side - 1
+    return Region(
+        (left, top, side, side), 0.25, 0.9, [(left, top), (right, top), (right, bottom), (left, bottom)]
+    )  # fmt: skip
+
+
+def black(height: int, width: int) -> Picture:
+    return np.zeros((height, width, 3), np.uint8)
 
 
 def test_the_heat_follows_the_probability_as_eq1_blends_it() -> None:
     picture = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     mask = np.zeros((40, 60), np.uint8)
     mask[10:20, 10:30] = 255
-    overlay = draw_overlay(Finding("a.jpg", mask=mask, picture=picture))
+    overlay = draw_overlay(found(picture, mask), picture, mask)
     hot = mask > 0
     assert np.array_equal(overlay[~hot], picture[~hot])
     heat = overlay[hot].astype(float) - (1 - STRONGEST_HEAT) * picture[hot]
     assert np.ptp(heat, axis=0).max() <= 2  # one colour, whatever the picture is
 
 
-def test_regions_are_outlined() -> None:
-    picture = np.zeros((60, 60, 3), np.uint8)
-    region = Region((10, 10, 30, 30), 0.25, 0.9, [(10, 10), (39, 10), (39, 39), (10, 39)])
-    finding = Finding("a.jpg", regions=[region], mask=np.zeros((60, 60), np.uint8), picture=picture)
-    overlay = draw_overlay(finding)
-    assert overlay[10, 25].min() > 200 and overlay[25, 39].min() > 200 and overlay[25, 25].max() < 50
-    assert not picture.any()  # the caller's picture is not drawn on
+@pytest.mark.parametrize("ground", [0, 255])
+def test_an_outline_is_seen_on_bright_ground_and_on_dark(ground: int) -> None:
+    picture = np.full((60, 60, 3), ground, np.uint8)
+    finding = found(picture, picture[..., 0] * 0, [box(10, 10, 30)])
+    overlay = draw_overlay(finding, picture, picture[..., 0] * 0).astype(int)
+    across = overlay[25, 36:43].min(axis=1)
+    assert across.max() > 200 and across.min() < 50  # light and dark side by side
+    assert overlay[25, 25].tolist() == [ground] * 3
+    assert (picture == ground).all()  # the caller's picture is not drawn on
 
 
-def test_a_picture_decoded_smaller_than_its_mask_is_drawn_with_everything_in_its_place() -> None:
+def test_regions_have_numbers_where_there_are_several() -> None:
+    picture, mask = black(300, 400), np.zeros((300, 400), np.uint8)
+    one, other = box(50, 100, 60), box(250, 100, 60)
+    several = draw_overlay(found(picture, mask, [one, other]), picture, mask)[:300]
+    alone = draw_overlay(found(picture, mask, [one]), picture, mask)[:300]
+    assert several[70:97, 40:60].max() > 200 and several[70:97, 240:260].max() > 200
+    assert not alone[70:97, 40:60].any()
+
+
+def test_a_number_stays_inside_the_picture() -> None:
+    picture, mask = black(40, 40), np.zeros((40, 40), np.uint8)
+    corners = [box(0, 0, 5), box(35, 0, 5), box(0, 35, 5), box(35, 35, 5)]
+    assert draw_overlay(found(picture, mask, corners), picture, mask).shape == (40, 40, 3)
+
+
+def test_the_legend_lies_below_the_picture_and_hides_nothing() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (300, 640, 3), dtype=np.uint8)
+    mask = np.zeros((300, 640), np.uint8)
+    overlay = draw_overlay(found(picture, mask), picture, mask)
+    assert np.array_equal(overlay[:300], picture)
+    strip = overlay[300:]
+    assert 15 < strip.shape[0] < 60 and strip.max() > 200
+    bar = strip[strip.shape[0] // 2].max(axis=1) > 90
+    assert bar[:320].sum() > 80  # the colours' end is bright
+    sides = [(strip[:, half] > 200).all(axis=2).sum() for half in (slice(0, 320), slice(320, 640))]
+    assert min(sides) > 100  # words at both sides
+
+
+def test_a_picture_too_narrow_for_words_has_no_legend() -> None:
+    picture = black(50, NARROWEST_LEGEND - 1)
+    assert draw_overlay(found(picture, picture[..., 0]), picture, picture[..., 0]).shape == picture.shape
+
+
+def test_a_picture_decoded_smaller_than_its_mask_is_drawn_with_everything_in_its_place(tmp_path: Path) -> None:
     mask = np.zeros((600, 600), np.uint8)
     mask[100:400, 100:400] = 255
-    region = Region((100, 100, 300, 300), 0.25, 1.0, [(100, 100), (399, 100), (399, 399), (100, 399)])
-    overlay = draw_overlay(Finding("a.jpg", regions=[region], mask=mask, picture=np.zeros((60, 60, 3), np.uint8)))
-    assert overlay.shape == (60, 60, 3)
-    assert overlay[10, 25].min() > 200 and overlay[20, 20].max() > 50 and not overlay[50:, 50:].any()
+    _, path = ImageSink(tmp_path).write(found(black(60, 60), mask, [box(100, 100, 300)]))
+    overlay = cv2.imread(str(tmp_path / str(path)))
+    assert overlay is not None and overlay.shape == (60, 60, 3)
+    assert overlay[10, 25].max() > 150 and overlay[20, 20].max() > 50 and overlay[50:, 50:].max() < 20
 
 
-def test_overlays_of_huge_pictures_are_small_enough_to_look_at() -> None:
-    picture = np.zeros((100, 3 * OVERLAY_SIDE, 3), np.uint8)
-    assert draw_overlay(Finding("a.jpg", mask=picture[..., 0], picture=picture)).shape[1] == OVERLAY_SIDE
+def test_overlays_of_huge_pictures_are_small_enough_to_look_at(tmp_path: Path) -> None:
+    picture = black(100, 3 * OVERLAY_SIDE)
+    _, path = ImageSink(tmp_path).write(found(picture, picture[..., 0]))
+    overlay = cv2.imread(str(tmp_path / str(path)))
+    assert overlay is not None and overlay.shape[1] == OVERLAY_SIDE
+
+
+@pytest.mark.parametrize("masks", [True, False])
+@pytest.mark.parametrize("overlays", [True, False])
+@pytest.mark.parametrize("thumbnails", [True, False])
+def test_only_what_was_asked_for_is_written(tmp_path: Path, masks: bool, overlays: bool, thumbnails: bool) -> None:
+    picture = black(30, 40)
+    written = ImageSink(tmp_path, masks, overlays, thumbnails).write(found(picture, picture[..., 0]))
+    assert [bool(path) for path in written] == [masks, overlays]
+    assert all((tmp_path / path).is_file() for path in written if path)
+    folders = {path.parent.name for path in tmp_path.rglob("*") if path.is_file()}
+    wanted = {"masks": masks, "overlays": overlays, "thumbnails": thumbnails}
+    assert folders == {name for name, on in wanted.items() if on} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_an_unreadable_source_has_no_pictures(tmp_path: Path) -> None:
+    assert ImageSink(tmp_path).write(Finding("a.jpg")) == (None, None)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("size", [(30, 40), (1500, 2000), (1501, 999), (3000, 1), (5, 4000)])
+def test_thumbnails_are_small_never_enlarged_and_lie_on_each_other(tmp_path: Path, size: tuple[int, int]) -> None:
+    picture, mask = black(*size), np.zeros(size, np.uint8)
+    picture[:, size[1] // 2 :] = 255
+    mask[:, size[1] // 2 :] = 255
+    finding = found(picture, mask)
+    ImageSink(tmp_path).write(finding)
+    paths = thumbnail_paths({"source": os.path.relpath("a.jpg", tmp_path), "frame": None}, tmp_path)
+    photo, small = (cv2.imread(str(tmp_path / path), cv2.IMREAD_UNCHANGED) for path in paths)
+    assert photo is not None and small is not None
+    assert small.dtype == np.uint8 and small.shape == photo.shape[:2]
+    assert max(small.shape) == min(max(size), THUMBNAIL_SIDE)
+    assert np.abs(photo[..., 0].astype(int) - small).mean() < 4
+
+
+@pytest.mark.parametrize("frame", [None, 7])
+@pytest.mark.parametrize("source", ["x.jpg", "a/../b/x y\n.jpg", "caf\udce9.jpg", '"><img src=x>.jpg'])
+def test_thumbnails_are_found_again_from_a_line_of_findings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, frame: int | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out, picture = Path("results/now"), black(9, 9)
+    finding = replace(found(picture, picture[..., 0]), source=source, frame=frame)
+    ImageSink(out).write(finding)
+    line = json.loads(json.dumps({"source": os.path.relpath(source, out), "frame": frame}))
+    for folder in (out, tmp_path / out):
+        assert all((folder / path).is_file() for path in thumbnail_paths(line, folder))
+
+
+def test_several_threads_may_write_at_once(tmp_path: Path) -> None:
+    sink, picture = ImageSink(tmp_path), black(60, 80)
+    findings = [replace(found(picture, picture[..., 0]), source=f"{n}.jpg") for n in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(sink.write, findings))
+    assert all((tmp_path / path).is_file() for pair in paths for path in pair if path)
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_names_are_recognisable_and_differ_by_path_and_frame() -> None:

@@ -1,6 +1,10 @@
 """Decoding refuses what is no picture, and nothing is ever enlarged or stretched."""
 
+import os
 import struct
+import subprocess
+import sys
+import tempfile
 import zlib
 
 import cv2
@@ -142,3 +146,61 @@ def test_a_file_that_claims_more_than_the_limit_is_refused_unread(monkeypatch: p
     with pytest.raises(PictureError, match="megapixels"):
         decode(data)
     assert decode(data, max(SCENE.shape) // 2).size == SCENE.shape[:2]  # few enough when decoded at a half
+
+
+def test_a_grey_corner_is_no_damage() -> None:
+    """Where a JPEG's data ends too early, the rest is of this very grey; it may as well be the picture's own."""
+    for picture in (np.full((40, 56, 3), 128, np.uint8), np.full((8, 8), 128, np.uint8)):
+        for options in ([], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 1]):
+            data = cv2.imencode(".jpg", picture, options)[1].tobytes()
+            assert (decode(data).picture == 128).all()
+    half = SCENE.copy()
+    half[60:] = 128
+    assert decode(encoded(half, ".jpg")).picture.shape == SCENE.shape
+
+
+@pytest.mark.parametrize("enough", [None, 30])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("kept", [0.4, 0.9, 0.97])
+def test_a_jpeg_whose_rest_would_be_grey_is_truncated(enough: int | None, orientation: int, kept: float) -> None:
+    data = encoded(cv2.resize(SCENE, (320, 240)), ".jpg")
+    data = data[:2] + exif_with_orientation(orientation) + data[2:]
+    with pytest.raises(PictureError) as caught:
+        decode(data[: int(kept * len(data))] + b"\xff\xd9", enough)
+    assert caught.value.kind == "truncated"
+
+
+def test_no_memory_is_said_to_be_no_memory() -> None:
+    code = """
+import resource, sys
+from mag_rt.errors import PictureError
+from mag_rt.pictures import decode
+data = open(sys.argv[1], "rb").read()
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+try:
+    decode(data)
+except PictureError as error:
+    print(error.kind, "|", error)
+"""
+    picture = np.zeros((12_000, 12_000, 3), np.uint8)
+    for suffix in (".png", ".tif", ".bmp"):
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(encoded(picture, suffix))
+            file.flush()
+            said = subprocess.check_output([sys.executable, "-c", code, file.name], text=True)
+        assert said.strip() == "too-large | there is not enough memory to decode it"
+
+
+def test_silenced_decoders_leave_stderr_to_python() -> None:
+    code = """
+import os, sys
+from mag_rt.pictures import silence_decoders
+print("before", file=sys.stderr)
+silence_decoders()
+silence_decoders()
+os.write(2, b"from a C library\\n")
+print("after \\u2192", file=sys.stderr)
+"""
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and done.stderr == "before\nafter →\n"

@@ -1,10 +1,13 @@
 """What the user names becomes the pictures to scan: each once, in a stable order, never the tool's own results."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from mag_rt import SourceError
+from mag_rt import Failure, SourceError
+from mag_rt.loading import load_picture
 from mag_rt.sources import find
 
 
@@ -50,6 +53,40 @@ def test_a_name_that_looks_like_a_glob_is_a_name(inbox: Path) -> None:
 def test_a_loop_of_links_ends(inbox: Path) -> None:
     (inbox / "deep" / "loop").symlink_to(inbox)
     assert names(find([inbox])).count("b.jpg") == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    really = os.scandir
+
+    def refused(path: str) -> object:
+        if os.path.basename(path) == "deeper":
+            raise PermissionError(13, "Permission denied")
+        return really(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    frames = find([inbox])
+    assert names(frames) == ["a.PNG", "b.jpg", "c.tiff", "deeper", "e.png"]
+    loaded = load_picture(str(frames[3].source), None)
+    assert loaded.failure == Failure("unreadable", "Permission denied")
+
+
+def test_folders_as_deep_as_the_system_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1500):
+        os.mkdir("d")
+        os.chdir("d")
+    Path("deep.jpg").touch()
+    os.chdir(tmp_path)
+    try:
+        assert names(find(["."])) == ["deep.jpg"]
+    finally:
+        subprocess.run(["rm", "-r", "d"], check=True)  # pytest would not manage
+
+
+def test_folders_and_links_that_lead_round(inbox: Path) -> None:
+    (inbox / "round.jpg").symlink_to("round.jpg")
+    (inbox / "deep.jpg").symlink_to(inbox / "deep")
+    assert names(find([inbox])) == ["a.PNG", "b.jpg", "round.jpg", "c.tiff", "d.webp", "e.png"]
 
 
 def test_nothing_there(tmp_path: Path) -> None:

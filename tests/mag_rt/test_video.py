@@ -1,8 +1,6 @@
 """Videos: the right frames at the right times, damaged ones as far as they go."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,6 +12,7 @@ from mag_rt.errors import PictureError
 from mag_rt.findings import Finding
 from mag_rt.video import Sampling, expected, is_video, segments, shots
 from tests.conftest import grey_with_red_box
+from tests.mag_rt.running import magrt
 
 RATE, COUNT = 10, 40
 
@@ -28,11 +27,6 @@ def film(path: Path, red_from: int = COUNT, red_to: int = COUNT) -> Path:
         writer.write(grey_with_red_box(64, 96, (20, 10, 40, 30)) if red_from <= index < red_to else frame)
     writer.release()
     return path
-
-
-def magrt(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from mag_rt.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def brightness(shot) -> int:

@@ -67,6 +67,8 @@ def test_the_bundle_says_where_it_comes_from(exported: Path) -> None:
     assert bundle.training["torch_difference"] <= 1e-4
     assert 0 < bundle.training["float16_difference"]["probability"] <= 0.03
     assert bundle.training["config"]["seed"] == 1
+    shown = bundle.training["photos_by_class"]
+    assert list(shown) == list(bundles.CLASS_NAMES) and sum(shown.values()) > 0
     assert bundle.calibration.authentic <= bundle.calibration.spliced
 
 

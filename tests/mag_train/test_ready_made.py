@@ -121,7 +121,7 @@ def broken_mask_empty(folder: Path, name: str) -> str:
 
 def broken_picture(folder: Path, name: str) -> str:
     (folder / "ColorFakeImages" / f"{name}.png").write_bytes(b"corrupt")
-    return "no picture that can be decoded"
+    return "no picture of a kind that can be decoded"
 
 
 def broken_class(folder: Path, name: str) -> str:

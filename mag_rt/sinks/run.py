@@ -1,0 +1,109 @@
+"""run.json: what was scanned with what, and whether a scan may go on in a folder that holds results."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mag_rt.errors import ResultsError
+from mag_rt.sinks import jsonl, report, table
+from mag_rt.sinks.whole import whole
+from mag_rt.sources import Frame
+from mag_rt.video import is_video
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+NAME = "run.json"
+MADE_AT_THE_END = table.NAME, report.NAME
+FREE = frozenset({"sources", "fail_on", "csv", "isolate"})
+"""Options that may change when a scan goes on: what a picture's line says does not depend on them."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other scans out of the folder in the meantime. Raises ResultsError when one is at work there.
+
+    Where the system has no such locks (Windows, some network drives) it goes on without.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ResultsError(f"{folder}: another scan is writing there") from None
+        yield
+    finally:
+        os.close(lock)
+
+
+def begin(folder: Path, run: dict[str, Any], resume: bool, overwrite: bool) -> None:
+    """Make the folder ready for the scan that `run` describes, and say in its run.json that it has not finished.
+
+    Raises ResultsError when the folder holds results and neither `resume` nor `overwrite` says what to do with them, or
+    when they are of another model, backend or options than `run`; OSError when nothing can be written there.
+    """
+    if (folder / jsonl.NAME).exists() and not overwrite:
+        if not resume:
+            raise ResultsError(f"{folder} holds results: --resume goes on with them, --overwrite starts afresh")
+        _refuse_another(folder, run)
+    else:
+        (folder / jsonl.NAME).unlink(missing_ok=True)
+    for name in MADE_AT_THE_END:
+        (folder / name).unlink(missing_ok=True)
+    write(folder, run)
+
+
+def write(folder: Path, run: dict[str, Any]) -> None:
+    """Write run.json, whole or not at all. Raises OSError."""
+    with whole(folder / NAME) as partial:
+        partial.write_text(json.dumps(run, indent=2) + "\n", encoding="ascii")
+
+
+def left(folder: Path, frames: Iterable[Frame]) -> Iterator[Frame]:
+    """What of `frames` has no line in the folder's findings.jsonl; of the video of its last line, the rest."""
+    last, done = None, set()
+    if (folder / jsonl.NAME).exists():
+        for last in jsonl.findings_in(folder):
+            done.add(os.path.abspath(last.source or ""))
+    for frame in frames:
+        source = os.path.abspath(frame.source or "")
+        if source not in done:
+            yield frame
+        elif last and last.frame is not None and source == os.path.abspath(last.source or "") and is_video(source):
+            yield replace(frame, after=last.frame)
+
+
+def _refuse_another(folder: Path, run: dict[str, Any]) -> None:
+    try:
+        before = _compared(json.loads((folder / NAME).read_text(encoding="ascii")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ResultsError(
+            f"{folder}: no {NAME} says what its results were made with: --overwrite starts afresh"
+        ) from None
+    for what, now in _compared(run).items():
+        if before.get(what) != now:
+            raise ResultsError(
+                f"{folder} was scanned with another {what} ({before.get(what)}, now {now}): "
+                "take that again, another --out, or --overwrite"
+            )
+
+
+def _compared(run: dict[str, Any]) -> dict[str, Any]:
+    options = {f"--{name.replace('_', '-')}": value for name, value in run["options"].items() if name not in FREE}
+    return {
+        "model": run["model"]["sha256"],
+        "backend": run["backend"]["name"],
+        "precision": run["backend"]["precision"],
+        **options,
+    }

@@ -1,0 +1,93 @@
+"""What a scan found, in a few lines on the terminal: the most suspicious pictures first."""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mag_rt.findings import Finding
+from mag_rt.video import Segment
+from mag_rt.wording import clock, printable
+
+SHOWN = 20
+"""Rows of the table, and unreadable files that are named."""
+VERDICT_STYLES = {"spliced": "bold red", "inconclusive": "yellow", "authentic": "green"}
+
+
+@dataclass
+class Summary:
+    """Counts by verdict, and the few findings that are named."""
+
+    counts: dict[str, int]
+    """spliced, inconclusive, authentic, unreadable."""
+    suspicious: list[Finding] = field(default_factory=list)
+    """Of the highest scores, at most `SHOWN`."""
+    unreadable: list[Finding] = field(default_factory=list)
+    """The first ones, at most `SHOWN`."""
+
+    @property
+    def pictures(self) -> int:
+        return sum(self.counts.values())
+
+
+def summed_up(findings: Iterable[Finding]) -> Summary:
+    """The summary of findings, which are looked at once and not kept."""
+    counts: Counter[str] = Counter()
+    unreadable: list[Finding] = []
+
+    def readable() -> Iterable[Finding]:
+        for finding in findings:
+            counts[finding.verdict or "unreadable"] += 1
+            if finding.error is None:
+                yield finding
+            elif len(unreadable) < SHOWN:
+                unreadable.append(finding)
+
+    suspicious = heapq.nlargest(SHOWN, readable(), key=lambda each: each.score or 0)
+    named = {name: counts[name] for name in ("spliced", "inconclusive", "authentic", "unreadable")}
+    return Summary(named, suspicious, unreadable)
+
+
+def show(summary: Summary, segments: list[Segment], out: Path, terminal: Console, errors: Console) -> None:
+    """The table of the most suspicious pictures, spliced stretches of videos, and on `errors` what is unreadable."""
+    if summary.suspicious:
+        terminal.print(_table(summary.suspicious))
+        more = summary.pictures - summary.counts["unreadable"] - len(summary.suspicious)
+        if more:
+            terminal.print(f"... and {more} less suspicious", highlight=False)
+    for segment in segments:
+        stretch = f"{clock(segment.from_s)} to {clock(segment.to_s)}"
+        peak = f"most suspicious at {clock(segment.peak_s)} ({segment.peak_score:.2f})"
+        terminal.print(f"{printable(segment.source)}: {stretch} spliced, {peak}", markup=False, highlight=False)
+    for finding in summary.unreadable:
+        assert finding.error is not None
+        line = f"unreadable: {printable(finding.source or '')}: {finding.error.message}"
+        errors.print(line, markup=False, highlight=False, soft_wrap=True)
+    if summary.counts["unreadable"] > len(summary.unreadable):
+        rest = summary.counts["unreadable"] - len(summary.unreadable)
+        line = f"... and {rest} more, named in {out / 'findings.jsonl'}"
+        errors.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading, justify in (("score", "right"), ("verdict", "left"), ("regions", "right"), ("area", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    table.add_column("picture", overflow="fold")
+    for finding in findings:
+        verdict = finding.verdict or ""
+        area = sum(region.area_fraction for region in finding.regions)
+        at = "" if finding.time_s is None else f" at {clock(finding.time_s)}"
+        table.add_row(
+            f"{finding.score:.2f}",
+            f"[{VERDICT_STYLES[verdict]}]{verdict}[/]",
+            str(len(finding.regions)),
+            f"{area:.1%}",
+            escape(printable(finding.source or "") + at),
+        )
+    return table
