@@ -52,7 +52,7 @@ def main() -> None:
         "float32 input, float16 high-pass": everything,
     }
     files = [Path(frame.source) for frame in find([options.photos]) if frame.source]
-    reference = OnnxRuntimeBackend(bundle)
+    reference = OnnxRuntimeBackend(bundle).probabilities
     found: dict[str, list[Agreement]] = {name: [] for name in choices}
     for file in files[:: max(1, len(files) // options.count)][: options.count]:
         photo = pad(shrink(decode(file.read_bytes()).picture, 512), bundle.multiple)

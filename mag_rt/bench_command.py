@@ -144,9 +144,9 @@ class _Answered:
 
     def __init__(self, network: Backend) -> None:
         self.network = network
-        self.answers: dict[tuple[int, ...], NDArray[np.float32]] = {}
+        self.answers: dict[tuple[int, ...], NDArray[np.uint8]] = {}
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.uint8]:
         if images.shape not in self.answers:
             self.answers[images.shape] = self.network(images).copy()
         return self.answers[images.shape]

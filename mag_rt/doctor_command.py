@@ -23,7 +23,7 @@ from mag_rt.cuda import STATISTICS, CudaError, Gpu, Placements, counts
 from mag_rt.engine_cache import EngineCache
 from mag_rt.engines import Spec, describe, load_library
 from mag_rt.errors import BackendError, MagrtError
-from mag_rt.findings import Failure, Reading, count, grey_level
+from mag_rt.findings import Failure, Reading, grey_level, levels
 from mag_rt.parity import check_pictures
 from mag_rt.pictures import Picture, as_grey, map_back, pad, shrink
 from mag_rt.reading import Reader, open_reader
@@ -294,8 +294,7 @@ def _finish_apart(gpu: Gpu, stream: Any, bundle: Bundle, planes: Any, placed: tu
         _settle(gpu, stream)
         should = as_grey(map_back(np.ascontiguousarray(each[0]), CHECKED))
         worst = max(worst, int(np.abs(mask.astype(int) - should).max()))
-        counted = count(each, should, bundle.mask_threshold)
-        if (counts(record, classes).levels != counted.levels).any():
+        if (counts(record, classes).levels != levels(as_grey(np.ascontiguousarray(each[0])))).any():
             return 256
     return worst
 

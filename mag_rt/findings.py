@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mag_rt.bundle import Calibration
-from mag_rt.pictures import Picture, as_grey
+from mag_rt.pictures import Picture
 
 Verdict = Literal["spliced", "authentic", "inconclusive"]
 
@@ -24,6 +24,8 @@ EVIDENCE_SHARE = 0.005
 """Share of the picture's pixels, the most suspicious ones, whose mean probability is the evidence for the score."""
 GREY: NDArray[np.float32] = np.arange(256, dtype=np.float32) / np.float32(255)
 """The probability that each grey level of a mask stands for."""
+LIKELY = 128
+"""The lowest grey level of a probability of 1/2 or more."""
 
 
 @dataclass(frozen=True)
@@ -181,9 +183,9 @@ def read(mask: NDArray[np.uint8], counts: Counts, threshold: float, names: tuple
     )
 
 
-def count(maps: NDArray[np.float32], mask: NDArray[np.uint8], threshold: float) -> Counts:
-    """What `read` needs of annotation maps, (2+K) x h x w in [0, 1], and of the mask that was made of the first."""
-    likely = np.array([np.count_nonzero(plane >= 0.5) for plane in maps[2:]])
+def count(maps: NDArray[np.uint8], mask: NDArray[np.uint8], threshold: float) -> Counts:
+    """What `read` needs of annotation maps, (2+K) x h x w grey levels, and of the mask that was made of the first."""
+    likely = np.array([np.count_nonzero(plane >= LIKELY) for plane in maps[2:]])
     return Counts(levels(maps[0]), likely, *suspicion(mask, threshold))
 
 
@@ -193,9 +195,9 @@ def suspicion(mask: NDArray[np.uint8], threshold: float) -> tuple[int, tuple[int
     return cv2.countNonZero(reached), cv2.boundingRect(reached)
 
 
-def levels(probability: NDArray[np.float32]) -> NDArray[np.integer[Any]]:
-    """The number of pixels at each of the 256 grey levels of a map in [0, 1]."""
-    return np.bincount(as_grey(probability).ravel(), minlength=256)
+def levels(plane: NDArray[np.uint8]) -> NDArray[np.integer[Any]]:
+    """The number of pixels at each of the 256 grey levels of a map."""
+    return np.bincount(plane.ravel(), minlength=256)
 
 
 def grey_level(threshold: float) -> int:

@@ -54,7 +54,7 @@ def gate(annotate: Annotate, bundle: Bundle, precision: str, batch: int, size: t
     """
     images = bundle.normalisation(check_pictures(size))
     reference = OnnxRuntimeBackend(bundle)
-    expected = np.concatenate([reference(image[None]) for image in images])
+    expected = np.concatenate([reference.probabilities(image[None]) for image in images])
     reference.close()
     given = np.concatenate(
         [_annotated(annotate, images[at : at + batch], batch) for at in range(0, len(images), batch)]

@@ -255,8 +255,9 @@ def map_back(plane: NDArray[Value], size: tuple[int, int]) -> NDArray[Value]:
 
 
 def as_grey(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Probability in [0, 1], H x W, to the nearest of 256 grey levels."""
-    return cv2.convertScaleAbs(probability, alpha=255)
+    """Probabilities in [0, 1], of any shape, to the nearest of 256 grey levels."""
+    rows = probability.reshape(-1, probability.shape[-1])
+    return cv2.convertScaleAbs(rows, alpha=255).reshape(probability.shape)
 
 
 def silence_decoders() -> None:

@@ -14,7 +14,7 @@ from mag_rt.backends import Backend
 from mag_rt.backends.choice import choose
 from mag_rt.bundle import Bundle
 from mag_rt.errors import MagrtError
-from mag_rt.findings import Counts, Failure, Reading, count, read, suspicion
+from mag_rt.findings import GREY, LIKELY, Counts, Failure, Reading, count, levels, read, suspicion
 from mag_rt.pictures import Picture, as_grey, map_back, pad, shrink
 
 OVERLAP = 128
@@ -84,12 +84,12 @@ class HostReader:
             mask, counts = self._read_tiles(picture)
         else:
             maps = self._annotate(shrink(picture, self._side))
-            mask = map_back(as_grey(maps[0]), size)
+            mask = map_back(maps[0], size)
             counts = count(maps, mask, threshold)
         return read(mask, counts, threshold, self._bundle.classes)
 
-    def _annotate(self, picture: Picture) -> Map:
-        """The annotation maps of a picture, (2+K) x H x W."""
+    def _annotate(self, picture: Picture) -> NDArray[np.uint8]:
+        """The annotation maps of a picture, (2+K) x H x W grey levels."""
         height, width = picture.shape[:2]
         return self.network(self.prepared(picture))[0, :, :height, :width]
 
@@ -110,11 +110,11 @@ class HostReader:
                 window = np.s_[top : top + len(row_weights), left : left + len(column_weights)]
                 maps = self._annotate(picture[window])
                 weights = row_weights[:, None] * column_weights
-                band[:, window[1]] += maps[0] * weights
-                likely += [cv2.sumElems(weights * (plane >= 0.5))[0] for plane in maps[2:]]
+                band[:, window[1]] += GREY[maps[0]] * weights
+                likely += [cv2.sumElems(weights * (plane >= LIKELY))[0] for plane in maps[2:]]
             band[: len(left_over)] += left_over
             mask[top:below] = as_grey(band[: below - top])
-            grey += np.bincount(mask[top:below].ravel(), minlength=256)
+            grey += levels(mask[top:below])
             left_over = band[below - top :]
         return mask, Counts(grey, likely.round().astype(int), *suspicion(mask, self._bundle.mask_threshold))
 

@@ -18,8 +18,8 @@ from mag_rt import MagrtError, PictureError
 from mag_rt import bundle as bundles
 from mag_rt.backends.choice import choose
 from mag_rt.bundle import MANIFEST, Calibration
-from mag_rt.findings import evidence, levels, score, verdict
-from mag_rt.pictures import Normalisation, Picture, map_back, pad, shrink
+from mag_rt.findings import GREY, evidence, levels, score, verdict
+from mag_rt.pictures import Normalisation, Picture, as_grey, map_back, pad, shrink
 from mag_rt.pipeline import ahead
 from mag_train.data.tampered import Tampered, TruthError, resize_mask
 from mag_train.metrics import (
@@ -153,7 +153,11 @@ def _from_bundle(path: Path, precision: str) -> Model:
     except MagrtError as error:
         raise ValueError(str(error)) from None
     name = str(path) if precision == "float32" else f"{path} ({precision}, {backend.name})"
-    return Model(name, backend, bundle.normalisation, bundle.multiple, bundle.max_side, bundle.calibration)
+
+    def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return GREY[backend(images)]
+
+    return Model(name, run, bundle.normalisation, bundle.multiple, bundle.max_side, bundle.calibration)
 
 
 def _from_run(path: Path) -> Model:
@@ -227,7 +231,7 @@ def _judged(model: Model, plane: Map, size: tuple[int, int]) -> Answer:
     if model.calibration is None:
         return Answer(map_back(plane, size))
     # As in the scanner: the score comes from the map as the network made it.
-    value = score(evidence(levels(plane)), model.calibration)
+    value = score(evidence(levels(as_grey(plane))), model.calibration)
     return Answer(map_back(plane, size), value, verdict(value, model.calibration) == "spliced")
 
 

@@ -92,7 +92,7 @@ def add_float16(model: Path, out: Path, data: Path) -> Bundle:
     """
     given = bundle.load(model)
     photos = calibration_photos(data)
-    finished = with_float16(given, _inputs(given, photos, HALF_CHECKED), OnnxRuntimeBackend(given))
+    finished = with_float16(given, _inputs(given, photos, HALF_CHECKED), OnnxRuntimeBackend(given).probabilities)
     bundle.save(finished, out)
     return finished
 
@@ -149,7 +149,7 @@ def to_onnx(network: Annotator | RetoucherOutputs, output: str = "annotation") -
 
 def _disagreement(annotator: Annotator, written: Bundle, photos: list[Photo]) -> float:
     """The largest difference of any probability between torch and the bundle on a few photos."""
-    backend, expected = OnnxRuntimeBackend(written), _in_torch(annotator)
+    backend, expected = OnnxRuntimeBackend(written).probabilities, _in_torch(annotator)
     largest = max(float(np.abs(backend(image) - expected(image)).max()) for image in _inputs(written, photos, 4))
     if not largest <= LARGEST_DIFFERENCE:
         raise RunError(f"ONNX Runtime differs from torch by {largest:.2g}; {LARGEST_DIFFERENCE} is allowed")

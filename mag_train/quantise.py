@@ -50,7 +50,7 @@ def with_int8(bundle: Bundle, photos: list[Photo]) -> Bundle:
     """
     images = list(_inputs(bundle, photos))
     calibrated = replace(bundle, networks={**bundle.networks, "int8": quantise(bundle.network, images)})
-    given, reference = (OnnxRuntimeBackend(calibrated, precision) for precision in ("int8", "float32"))
+    given, reference = (OnnxRuntimeBackend(calibrated, precision).probabilities for precision in ("int8", "float32"))
     found = [compare(given(image), reference(image), bundle.mask_threshold) for image in images[::4]]
     mean = Agreement(
         max(each.probability for each in found),

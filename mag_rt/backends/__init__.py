@@ -15,8 +15,11 @@ class Backend(Protocol):
     precision: str
     """Of the network: float32 or int8."""
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Normalised pictures N x 3 x H x W to annotations N x (2+K) x H x W in [0, 1]."""
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Normalised pictures N x 3 x H x W to annotations N x (2+K) x H x W, probabilities in 256 grey levels.
+
+        Nothing behind it asks for finer ones, and as float32 those of a large picture take 50 MB.
+        """
         ...
 
     def close(self) -> None:

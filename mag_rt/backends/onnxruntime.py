@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from mag_rt.bundle import Bundle
 from mag_rt.errors import BundleError
+from mag_rt.pictures import as_grey
 
 
 class OnnxRuntimeBackend:
@@ -32,13 +33,17 @@ class OnnxRuntimeBackend:
         network = bundle.network_in(precision)
         try:
             self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
-            tried = self(np.zeros((1, 3, bundle.multiple, bundle.multiple), np.float32))
+            tried = self.probabilities(np.zeros((1, 3, bundle.multiple, bundle.multiple), np.float32))
         except Exception as error:  # onnxruntime's exceptions share no public base class
             reason = str(error).splitlines()[0]
             raise BundleError(f"onnxruntime refuses the {precision} network: {reason}") from None
         bundle.check_annotation(tried.shape)
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.uint8]:
+        return as_grey(self.probabilities(images))
+
+    def probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The annotations in [0, 1] as the network gives them: what other networks are compared with."""
         return self._session.run(["annotation"], {"image": images})[0]
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class OpenVINOBackend:
         self._requests = threading.local()
         self._channels = 2 + len(bundle.classes)
         try:
-            self._compiled = compiled(bundle.network_in(precision), options)
+            self._compiled = compiled(bundle.network_in(precision), options, grey=True)
             # Once here, before several threads call: where the first two calls came at the same time, the library's
             # bindings waited for each other forever (its NumPy is set up by the first, which wants the GIL for it).
             picture = np.zeros((1, 3, bundle.multiple, bundle.multiple), np.float32)
@@ -46,12 +47,11 @@ class OpenVINOBackend:
             reason = str(error).strip().splitlines()[-1]
             raise BundleError(f"openvino refuses the {precision} network: {reason}") from None
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.uint8]:
         number, _, height, width = images.shape
-        annotation = np.empty((number, self._channels, height, width), np.float32)
+        annotation = np.empty((number, self._channels, height, width), np.uint8)
         request = self._request
-        # Written where it is wanted: a large picture's annotation takes 50 MB, and a copy as much again. The tensor
-        # does not keep the array alive: it is set anew for each call.
+        # Written where it is wanted. The tensor does not keep the array alive: it is set anew for each call.
         request.set_output_tensor(_openvino().Tensor(annotation, shared_memory=True))
         request.infer({"image": images}, share_inputs=True, share_outputs=True)
         return annotation
@@ -68,17 +68,30 @@ class OpenVINOBackend:
         self._requests = threading.local()
 
 
-def compiled(network: bytes, options: dict[str, Any]) -> Any:
+def compiled(network: bytes, options: dict[str, Any], grey: bool = False) -> Any:
     """OpenVINO's CompiledModel of an ONNX network, float32 or INT8, for the CPU, with options of the library.
 
+    `grey`: its output, a probability, is to come as the nearest of 256 grey levels.
     Raises BackendError when OpenVINO is not installed, RuntimeError when it refuses the network.
     """
-    openvino = _openvino()
-    core = openvino.Core()
+    openvino, core = _openvino(), _core()
     model = core.read_model(network)
     _unsign(openvino, model)
+    if grey:
+        _end_in_grey(openvino, model)
     # Or else OpenVINO takes bfloat16 where the CPU has it, whose step near 1 is half a grey level.
     return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **options})
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO itself, once for as long as the process lives.
+
+    With AVX-512 each Core (2026.4 at least) gives the thread that uses it first another stack for signal handlers, and
+    frees it in the end. Where two end in the order in which they began, the stack that was freed is the one in use, and
+    the next signal, be it Ctrl-C, is the end of the process.
+    """
+    return _openvino().Core()
 
 
 def _openvino() -> Any:
@@ -108,6 +121,16 @@ def _no_telemetry() -> Iterator[None]:
             del sys.modules[_TELEMETRY]
         else:
             sys.modules[_TELEMETRY] = before  # type: ignore[assignment]
+
+
+def _end_in_grey(openvino: Any, network: Any) -> None:
+    operators = openvino.opset13
+    (result,) = network.get_results()
+    levels = operators.multiply(result.input_value(0), operators.constant(np.float32(255)))
+    grey = operators.convert(operators.round(levels, "half_to_even"), "u8")
+    grey.output(0).set_names(result.input_value(0).get_names())
+    result.input(0).replace_source_output(grey.output(0))
+    network.validate_nodes_and_infer_types()
 
 
 def _unsign(openvino: Any, network: Any) -> None:

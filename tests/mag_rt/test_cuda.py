@@ -305,7 +305,7 @@ def finding_by_kernels(board: Board, model: Bundle, picture: Picture, dtype: DTy
         pictures=board.place([photo], [placed]), normalisation=model.normalisation, out=image, stream=board.stream
     )
     backend = OnnxRuntimeBackend(model)
-    maps = backend(board.get(image).astype(np.float32)).astype(dtype)
+    maps = backend.probabilities(board.get(image).astype(np.float32)).astype(dtype)
     backend.close()
     mask, statistics = board.room(size, np.uint8), board.statistics(1)
     gpu.finish(

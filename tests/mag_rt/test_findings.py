@@ -25,15 +25,15 @@ from tests.conftest import CALIBRATION
 
 
 def test_evidence_is_the_log_odds_of_the_most_suspicious_half_a_percent() -> None:
-    probability = np.zeros((100, 100), np.float32)
-    probability[0, :25] = 0.8  # 25 pixels of the 50 that count; the rest are 0
-    assert evidence(levels(probability)) == pytest.approx(math.log(0.4 / 0.6))
+    plane = np.zeros((100, 100), np.uint8)
+    plane[0, :25] = 204  # 0.8: 25 pixels of the 50 that count; the rest are 0
+    assert evidence(levels(plane)) == pytest.approx(math.log(0.4 / 0.6))
 
 
 def test_evidence_stays_finite_and_a_single_pixel_has_one() -> None:
-    nothing, all_of_it = (evidence(levels(np.full((50, 50), value, np.float32))) for value in (0, 1))
+    nothing, all_of_it = (evidence(levels(np.full((50, 50), level, np.uint8))) for level in (0, 255))
     assert nothing == pytest.approx(-all_of_it)
-    assert math.isfinite(evidence(levels(np.ones((1, 1), np.float32))))
+    assert math.isfinite(evidence(levels(np.full((1, 1), 255, np.uint8))))
 
 
 def test_score_and_verdict() -> None:
@@ -91,10 +91,11 @@ def test_objects_are_named_largest_first() -> None:
 
 
 def test_a_reading_says_what_the_maps_hold() -> None:
-    maps = np.zeros((2 + len(CLASS_NAMES), 80, 120), np.float32)
-    maps[0, 10:40, 20:50] = 0.9
-    maps[2 + CLASS_NAMES.index("cat"), :20] = 0.7
-    mask = as_grey(maps[0])
+    maps = np.zeros((2 + len(CLASS_NAMES), 80, 120), np.uint8)
+    maps[0, 10:40, 20:50] = 230
+    maps[2 + CLASS_NAMES.index("cat"), :20] = 128  # just likely
+    maps[2 + CLASS_NAMES.index("dog"), :40] = 127
+    mask = maps[0]
     counts = count(maps, mask, 0.5)
     assert counts.suspicious == 900 and counts.box == (20, 10, 30, 30)
     reading = read(mask, counts, 0.5, CLASS_NAMES)

@@ -22,15 +22,15 @@ def shipped() -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def reference(shipped: Bundle) -> OnnxRuntimeBackend:
-    return OnnxRuntimeBackend(shipped)
+def reference(shipped: Bundle) -> Annotate:
+    return OnnxRuntimeBackend(shipped).probabilities
 
 
-def changed(reference: OnnxRuntimeBackend, change: Change) -> Annotate:
+def changed(reference: Annotate, change: Change) -> Annotate:
     return lambda images: change(reference(images))
 
 
-def test_the_reference_agrees_with_itself_whatever_the_batch(shipped: Bundle, reference: OnnxRuntimeBackend) -> None:
+def test_the_reference_agrees_with_itself_whatever_the_batch(shipped: Bundle, reference: Annotate) -> None:
     batches = []
 
     def annotate(images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -42,7 +42,7 @@ def test_the_reference_agrees_with_itself_whatever_the_batch(shipped: Bundle, re
     assert set(batches) == {(4, 3, *SIZE)}  # an engine of a fixed batch takes no other
 
 
-def test_the_check_pictures_hold_something_to_agree_on(shipped: Bundle, reference: OnnxRuntimeBackend) -> None:
+def test_the_check_pictures_hold_something_to_agree_on(shipped: Bundle, reference: Annotate) -> None:
     images = shipped.normalisation(check_pictures(SIZE))
     shares = (reference(images)[:, 0] >= 0.5).mean(axis=(1, 2))
     assert (shares[:2] > 0.05).all() and (shares[2:] < 0.05).all()
@@ -68,16 +68,14 @@ def silent(maps: NDArray[np.float32]) -> NDArray[np.float32]:
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("change", [shift, blunt, swap, silent])
 def test_another_reading_is_refused_with_the_numbers(
-    shipped: Bundle, reference: OnnxRuntimeBackend, precision: str, change: Change
+    shipped: Bundle, reference: Annotate, precision: str, change: Change
 ) -> None:
     with pytest.raises(ParityError, match=rf"the {precision} network disagrees .*: probability \d\.\d+, mask 0\.\d+"):
         gate(changed(reference, change), shipped, precision, 4, SIZE)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_another_reading_of_a_class_is_refused_too(
-    shipped: Bundle, reference: OnnxRuntimeBackend, precision: str
-) -> None:
+def test_another_reading_of_a_class_is_refused_too(shipped: Bundle, reference: Annotate, precision: str) -> None:
     def see_a_cat(maps: NDArray[np.float32]) -> NDArray[np.float32]:
         maps[0, 8, :5, :5] += 0.05
         return maps
@@ -86,16 +84,14 @@ def test_another_reading_of_a_class_is_refused_too(
         gate(changed(reference, see_a_cat), shipped, precision, 4, SIZE)
 
 
-def test_rounding_to_float16_is_no_other_reading(shipped: Bundle, reference: OnnxRuntimeBackend) -> None:
+def test_rounding_to_float16_is_no_other_reading(shipped: Bundle, reference: Annotate) -> None:
     gate(changed(reference, lambda maps: maps.astype(np.float16)), shipped, "float16", 4, SIZE)
 
 
 @pytest.mark.parametrize(
     ("value", "said"), [(np.nan, "is NaN"), (np.inf, "is infinite"), (1.5, "not in [0, 1]"), (-0.5, "not in [0, 1]")]
 )
-def test_what_is_no_probability_is_named(
-    shipped: Bundle, reference: OnnxRuntimeBackend, value: float, said: str
-) -> None:
+def test_what_is_no_probability_is_named(shipped: Bundle, reference: Annotate, value: float, said: str) -> None:
     def broken(maps: NDArray[np.float32]) -> NDArray[np.float32]:
         maps[0, 5, 10:20, 10:20] = value
         return maps
@@ -106,6 +102,6 @@ def test_what_is_no_probability_is_named(
         gate(changed(reference, broken), shipped, "float16", 6, SIZE)
 
 
-def test_maps_of_another_shape_are_refused(shipped: Bundle, reference: OnnxRuntimeBackend) -> None:
+def test_maps_of_another_shape_are_refused(shipped: Bundle, reference: Annotate) -> None:
     with pytest.raises(ParityError, match="6 x 1 x 96 x 128 where the reference gives 6 x 12 x 96 x 128"):
         gate(changed(reference, lambda maps: maps[:, :1]), shipped, "float32", 6, SIZE)

@@ -5,6 +5,7 @@ import pytest
 
 from mag_rt.bundle import Bundle
 from mag_rt.findings import Reading, evidence
+from mag_rt.pictures import as_grey
 from mag_rt.reading import HostReader, tiling
 
 
@@ -29,7 +30,7 @@ class Patterned:
             inner = np.zeros(images.shape[2:], bool)
             inner[self.frame : -self.frame, self.frame : -self.frame] = True
             annotation[0, 0][~inner] = 1
-        return annotation
+        return as_grey(annotation)
 
     def close(self) -> None: ...
 

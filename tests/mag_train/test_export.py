@@ -45,7 +45,7 @@ def exported(run: Path) -> Path:
 def test_the_bundle_answers_as_torch_does_on_any_shape(run: Path, exported: Path) -> None:
     state = load_checkpoint(run / "best.pt")
     annotator = averaged_annotator(Config.model_validate(state["config"]), state)
-    backend = OnnxRuntimeBackend(bundles.load(exported))
+    backend = OnnxRuntimeBackend(bundles.load(exported)).probabilities
     for shape in ((1, 3, 32, 32), (3, 3, 96, 160)):
         image = np.random.default_rng(0).random(shape, dtype=np.float32) * 2 - 1
         with torch.no_grad():

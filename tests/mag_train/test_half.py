@@ -30,7 +30,7 @@ def images(shipped: Bundle) -> NDArray[np.float32]:
 
 @pytest.fixture(scope="module")
 def expected(shipped: Bundle, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    return OnnxRuntimeBackend(shipped)(images)
+    return OnnxRuntimeBackend(shipped).probabilities(images)
 
 
 def rehearse(network: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -131,7 +131,7 @@ def test_what_is_read_twice_is_cast_once() -> None:
 
 def test_what_was_found_goes_into_the_bundle(shipped: Bundle, images: NDArray[np.float32]) -> None:
     plain = replace(shipped, networks={"float32": shipped.network}, training={"hours": 1})
-    finished = with_float16(plain, [image[None] for image in images], OnnxRuntimeBackend(shipped))
+    finished = with_float16(plain, [image[None] for image in images], OnnxRuntimeBackend(shipped).probabilities)
     facts = finished.training["float16_difference"]
     assert finished.training["hours"] == 1 and finished.networks["float32"] == shipped.network
     assert facts["photos"] == len(images) and 0 < facts["probability"] < 0.01 and facts["mask"] < 1e-3
@@ -141,6 +141,6 @@ def test_what_was_found_goes_into_the_bundle(shipped: Bundle, images: NDArray[np
 def test_a_float16_network_that_disagrees_is_not_written(
     shipped: Bundle, images: NDArray[np.float32], wrong: Callable[[NDArray[np.float32]], NDArray[np.float32]]
 ) -> None:
-    reference = OnnxRuntimeBackend(shipped)
+    reference = OnnxRuntimeBackend(shipped).probabilities
     with pytest.raises(RunError, match="the float16 network disagrees with the float32 one"):
         with_float16(shipped, [images[:1]], lambda image: wrong(reference(image)))

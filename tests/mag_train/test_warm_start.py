@@ -50,7 +50,7 @@ def test_a_run_starts_from_the_bundle_that_ships(photo_folder: Path, tmp_path: P
     rules = configuration.load("smoke", SHORT)
     run = trainer.start(rules, photo_folder, tmp_path / "run", warm=bundles.bundled())
     image = torch.rand(1, 3, 64, 64) * 2 - 1
-    backend = OnnxRuntimeBackend(bundles.load(bundles.bundled()))
+    backend = OnnxRuntimeBackend(bundles.load(bundles.bundled())).probabilities
     with torch.no_grad():
         shipped = torch.from_numpy(backend(image.numpy()))
         torch.testing.assert_close(run.average.eval()(image), shipped, atol=1e-4, rtol=0)
