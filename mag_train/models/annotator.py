@@ -27,11 +27,10 @@ class Annotator(nn.Module):
         super().__init__()
         self.maps = maps
 
-    def _annotation(self, logits: Tensor) -> Tensor:
-        """N x `maps` x H x W of any precision to the annotation, float32."""
-        annotation = torch.sigmoid(logits.float())
+    def _annotation(self, probability: Tensor) -> Tensor:
+        """N x `maps` x H x W to the whole annotation."""
         silent = CHANNELS - self.maps
-        return functional.pad(annotation, (0, 0, 0, 0, 0, silent)) if silent else annotation
+        return functional.pad(probability, (0, 0, 0, 0, 0, silent)) if silent else probability
 
 
 class PaperAnnotator(Annotator):
@@ -47,7 +46,7 @@ class PaperAnnotator(Annotator):
 
     def forward(self, image: Tensor) -> Tensor:
         # (tanh(z) + 1) / 2, written as the equal sigmoid(2z): it keeps precision near 0.
-        return self._annotation(2 * self.body(image).float())
+        return self._annotation(torch.sigmoid(2 * self.body(image).float()))
 
 
 class NoiseViews(nn.Module):
@@ -123,7 +122,8 @@ class EdgeAnnotator(Annotator):
         x = x * self.gate(x.mean(dim=(2, 3), keepdim=True))  # what the whole picture is like, to every pixel
         for narrow, up in zip(self.narrow, self.up, strict=True):
             x = up(functional.interpolate(narrow(x), scale_factor=2.0) + levels.pop())
-        return self._annotation(functional.pixel_shuffle(self.head(x), 2))
+        # Probabilities first: a runtime can then move what they become, grey levels of one byte, instead of floats.
+        return self._annotation(functional.pixel_shuffle(torch.sigmoid(self.head(x).float()), 2))
 
 
 ANNOTATORS: dict[str, type[Annotator]] = {"paper": PaperAnnotator, "edge": EdgeAnnotator}
