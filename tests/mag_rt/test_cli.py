@@ -220,6 +220,24 @@ def test_json_prints_the_lines_and_quiet_nothing(inbox: Path, red_model: Path, t
     assert done.stdout == done.stderr == ""
 
 
+def test_lines_come_through_a_pipe_at_once_and_the_scan_ends_with_who_reads_them(
+    red_model: Path, tmp_path: Path
+) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "out"
+    for index in range(200):
+        save(inbox / f"{index:03d}.png", grey_with_red_box(250, 250))
+    words = command("scan", inbox, "--out", out, "--model", red_model, "--json")
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout and process.stderr
+    assert json.loads(process.stdout.readline())["verdict"] == "authentic" and process.poll() is None
+    process.stdout.close()
+    assert process.wait(60) == 4
+    said = process.stderr.read()
+    process.stderr.close()
+    assert said.startswith("magrt: nobody reads the lines any more") and said.count("\n") == 1
+    assert 0 < len(lines(out)) < 200
+
+
 def test_csv_is_a_table_that_a_spreadsheet_opens_and_does_not_execute(red_model: Path, tmp_path: Path) -> None:
     inbox, out = tmp_path / "inbox", tmp_path / "inbox" / "out"
     save(inbox / "späße.png", grey_with_red_box(60, 80, (10, 10, 30, 30)))
