@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mag_rt.findings import Finding
-from mag_rt.pictures import Picture, shrink
+from mag_rt.pictures import Picture, shrink, shrunk
 from mag_rt.sinks.whole import whole
 
 OVERLAY_SIDE = 2048
@@ -102,7 +102,9 @@ def _thumbnails(name: str) -> tuple[str, str]:
 
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return shrink(_halved(pixels, THUMBNAIL_SIDE), THUMBNAIL_SIDE)
+    halved = _halved(pixels, THUMBNAIL_SIDE)
+    size = shrunk(halved.shape[:2], THUMBNAIL_SIDE)
+    return halved if size == halved.shape[:2] else cv2.resize(halved, size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def _halved(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
