@@ -249,9 +249,9 @@ def _filmed(image: Image, rng: np.random.Generator) -> Image:
         player = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
         for _ in range(frames):
             player.grab()
-        seen = player.retrieve()[1]
+        there, seen = player.retrieve()
         player.release()
-    return seen[:height, :width]
+    return seen[:height, :width] if there else image  # an OpenCV may have been built without these codecs
 
 
 def _resize(image: Image, size: tuple[int, int], rng: np.random.Generator) -> Image:
