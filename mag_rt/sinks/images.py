@@ -102,6 +102,7 @@ def _thumbnails(name: str) -> tuple[str, str]:
 
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """At most `THUMBNAIL_SIDE` pixels wide and high."""
     halved = _halved(pixels, THUMBNAIL_SIDE)
     size = shrunk(halved.shape[:2], THUMBNAIL_SIDE)
     return halved if size == halved.shape[:2] else cv2.resize(halved, size[::-1], interpolation=cv2.INTER_LINEAR)
