@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from mag_rt import bundle as bundles
-from mag_rt.findings import count, read, score, verdict
+from mag_rt.findings import Counts, read, score, suspicion, verdict
 from mag_rt.sinks.images import STRONGEST_HEAT, THUMBNAIL_SIDE
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -66,7 +66,10 @@ def scan(folder: Path, out: Path, network: Network, bundle: bundles.Bundle) -> N
             maps = network(image)[0, :, :h, :w]
             probability = cv2.resize(maps[0], (width, height))
             mask = (probability * 255 + 0.5).astype(np.uint8)
-            reading = read(mask, count(maps, mask, bundle.mask_threshold), bundle.mask_threshold, bundle.classes)
+            grey = np.bincount((maps[0] * 255 + 0.5).astype(np.uint8).ravel(), minlength=256)
+            likely = np.array([np.count_nonzero(plane >= 0.5) for plane in maps[2:]])
+            counts = Counts(grey, likely, *suspicion(mask, bundle.mask_threshold))
+            reading = read(mask, counts, bundle.mask_threshold, bundle.classes)
             heat = cv2.applyColorMap(mask, cv2.COLORMAP_INFERNO)
             opacity = STRONGEST_HEAT * probability[..., None]
             overlay = (opacity * heat + (1 - opacity) * picture).astype(np.uint8)

@@ -1,6 +1,6 @@
 """`magrt scan` against the plain loop and against what the machine allows.
 
-    python benchmarks/scan.py PHOTOS [--megapixels 0.2 1 3 12] [--count 24] [--json FILE]
+    python benchmarks/scan.py PHOTOS [--megapixels 0.2 1 3 12] [--count 48] [--json FILE]
 
 Photos of each size are made from those in PHOTOS (enlarged or shrunk, the noise of a sensor added so that they are as
 hard to decode as photos are, JPEG quality 90) and scanned in turns by the plain loop (benchmarks/plain_loop.py), by
@@ -13,7 +13,7 @@ the median over rounds, every ratio of what was found within one round. Of each 
 
 and start_to_first_finding_s, from the command to the first line. The network against the peak of the machine's
 arithmetic is benchmarks/network.py, memory and endurance are benchmarks/endurance.py. Few photos flatter nobody: the
-first call of each shape is slow, so a share of the limit is worth something from some 24 photos on.
+first calls of each shape are slow, so a share of the limit is worth something from some 48 photos on.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="a folder of photos")
     parser.add_argument("--megapixels", type=float, nargs="+", default=[0.2, 1, 3, 12])
-    parser.add_argument("--count", type=int, default=24, help="photos of each size")
+    parser.add_argument("--count", type=int, default=48, help="photos of each size")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-torch", action="store_true", help="leave torch out, which takes longest")
     parser.add_argument("--json", type=Path, help="write the results here as well")

@@ -224,12 +224,15 @@ def scan(
                 for line in lines:
                     scanned += 1
                     if as_json:
-                        sys.stdout.write(f"{line}\n")
+                        print(line, flush=True)  # who reads them through a pipe wants them now
         now = time.perf_counter()
         run["timings"] |= _timings(scanned, now - begun, now - ready)
         summary, stretches = _finish(out, run)
     except MagrtError as error:
         stop(error, UNUSABLE)
+    except BrokenPipeError:  # `magrt scan --json | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer goes nowhere
+        stop(f"nobody reads the lines any more; --resume goes on with what is in {out}", NOT_WRITTEN)
     except OSError as error:
         stop(f"cannot write results to {error.filename or out}: {error.strerror or error}", NOT_WRITTEN)
     except KeyboardInterrupt:

@@ -242,10 +242,10 @@ def regions(mask: NDArray[np.uint8], level: int, box: tuple[int, int, int, int])
     for part in large:
         left, top, width, height, area = (int(value) for value in stats[part])
         window = np.s_[top : top + height, left : left + width]
-        inside = parts[window] == part
-        score = float(looked_at[window][inside].mean()) / 255
+        inside = (parts[window] == part).view(np.uint8)
+        score = cv2.mean(looked_at[window], inside)[0] / 255
         left, top = left + x, top + y
-        outline = _outline(inside.astype(np.uint8), (left, top))
+        outline = _outline(inside, (left, top))
         found.append(Region((left, top, width, height), area / mask.size, score, outline))
     found.sort(key=lambda region: region.score * region.area_fraction, reverse=True)
     return found[:MOST_REGIONS]

@@ -51,9 +51,9 @@ def with_float16(bundle: Bundle, images: Iterable[NDArray[np.float32]], referenc
 def half(network: bytes) -> bytes:
     """The network in float16, weights included: image float32 in, annotation float16 out, shapes as they were.
 
-    What stays float32 is a convolution with filters that sum to zero, and what stands before it: a high-pass tells
+    What stays float32 is a convolution that has filters which sum to zero, and what stands before it: a high-pass tells
     differences far below a grey level, and the float16 step near 1 is a sixteenth of one. Casts stand where the two
-    meet and nowhere else: for the `edge` network that makes two, of the picture and of its noise residual.
+    meet and nowhere else: for the `edge` network that makes one, of the picture beside its noise residuals.
 
     Raises ValueError when a weight does not fit into float16 or the network has types that this does not know.
     """
@@ -70,13 +70,13 @@ def half(network: bytes) -> bytes:
 
 
 def _exact_nodes(graph: GraphProto) -> set[str]:
-    """The nodes that stay float32, by their first output: convolutions that sum to zero and all that leads to them."""
+    """The nodes that stay float32, by their first output: convolutions with high-passes and all that leads to them."""
     weights = {each.name: each for each in graph.initializer}
     producers = {output: node for node in graph.node for output in node.output}
     waiting = [
         node
         for node in graph.node
-        if node.op_type == "Conv" and node.input[1] in weights and _sums_to_zero(weights[node.input[1]])
+        if node.op_type == "Conv" and node.input[1] in weights and _holds_a_high_pass(weights[node.input[1]])
     ]
     exact = set()
     while waiting:
@@ -86,10 +86,12 @@ def _exact_nodes(graph: GraphProto) -> set[str]:
     return exact
 
 
-def _sums_to_zero(weight: TensorProto) -> bool:
+def _holds_a_high_pass(weight: TensorProto) -> bool:
     filters: NDArray[np.float64] = numpy_helper.to_array(weight).astype(np.float64)
     taps = tuple(range(2, filters.ndim))
-    return bool((abs(filters.sum(taps)) <= _SMALLEST_SUM * abs(filters).sum(taps)).all())
+    sizes = abs(filters).sum(taps)
+    sums_to_zero = (abs(filters.sum(taps)) <= _SMALLEST_SUM * sizes) & (sizes > 0)
+    return bool(sums_to_zero.all(axis=1).any())
 
 
 def _convert(graph: GraphProto, exact: set[str]) -> None:

@@ -1,16 +1,17 @@
 """The INT8 network, made from a bundle's float32 one: QDQ for OpenVINO, ONNX Runtime and TensorRT alike.
 
 Signed and symmetric with zero point 0, weights by output channel, activations by tensor: TensorRT takes nothing else.
-Only a convolution whose input is never negative, for it comes out of ReLUs, is quantised. So the picture and the
-high-pass filters stay float, whose residuals are smaller than a grey level, and what mixes the two; and so OpenVINO can
-take unsigned integers, which go twice as far at the same steps (mag_rt/backends/openvino.py).
+The picture and the convolution with the high-pass filters stay float: residuals are smaller than a grey level. What
+comes out of it is quantised, each channel in steps of its own, which the weights before and behind it take in. Else
+only a convolution whose input is never negative, for it comes out of ReLUs, is quantised; there OpenVINO can take
+unsigned integers, which go twice as far at the same steps (mag_rt/backends/openvino.py).
 
 Activations are quantised where they are made, once for all that read them, and again before the convolution when
 something was concatenated on the way, which changes nothing but shows TensorRT that the convolution reads INT8. What is
 concatenated shares one scale.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle
@@ -88,17 +89,21 @@ def quantise(network: bytes, images: list[Image]) -> bytes:
     Biases stay float32, as TensorRT wants them. Raises ValueError when nothing can be quantised.
     """
     model = onnx.load_from_string(network)
-    graph = model.graph
+    even = _even_out(model, images)
+    network, graph = model.SerializeToString(), model.graph
     producers = {output: node for node in graph.node for output in node.output}
     weights = {each.name: each for each in graph.initializer}
     convolutions = [
         node
         for node in graph.node
-        if node.op_type == "Conv" and node.input[1] in weights and _never_negative(node.input[0], producers)
+        if node.op_type == "Conv"
+        and node.input[1] in weights
+        and (node.input[0] in even or _never_negative(node.input[0], producers))
     ]
     if not convolutions:
-        raise ValueError("no convolution of the network reads what comes from ReLUs alone: nothing to quantise")
-    scales = _scales(network, [node.input[0] for node in convolutions], producers, images)
+        raise ValueError("no convolution of the network reads what ReLUs or convolutions give: nothing to quantise")
+    read = [node.input[0] for node in convolutions if node.input[0] not in even]
+    scales = _scales(network, read, producers, images) | dict.fromkeys(even, 1 / STEPS)
     for name, scale in scales.items():
         graph.initializer.append(helper.make_tensor(f"{name}_scale", TensorProto.FLOAT, [], [scale]))
     graph.initializer.append(helper.make_tensor("zero_point", TensorProto.INT8, [], [0]))
@@ -107,6 +112,38 @@ def quantise(network: bytes, images: list[Image]) -> bytes:
     _insert(graph, scales, {node.input[1] for node in convolutions})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+def _even_out(model: ModelProto, images: list[Image]) -> set[str]:
+    """Bring each channel between two convolutions, one right behind the other, to [-1, 1]; the names of what is there.
+
+    The function stays what it was. In the `edge` network picture and noise residuals lie there side by side, and in
+    equal steps the residuals, which are a tenth as large, would be lost.
+    """
+    graph = model.graph
+    producers = {output: node for node in graph.node for output in node.output}
+    weights = {each.name: each for each in graph.initializer}
+
+    def convolves(node: NodeProto | None) -> bool:
+        return node is not None and node.op_type == "Conv" and node.input[1] in weights
+
+    pairs = [
+        (producers[node.input[0]], node)
+        for node in graph.node
+        if convolves(node) and convolves(producers.get(node.input[0]))
+    ]
+    clips = _channel_clips(model.SerializeToString(), [first.output[0] for first, _ in pairs], images)
+    for first, second in pairs:
+        clip = clips[first.output[0]]
+        for name in first.input[1:]:
+            _scale(weights[name], (1 / clip).reshape(-1, *[1] * (len(weights[name].dims) - 1)))
+        _scale(weights[second.input[1]], clip[:, None, None])
+    return set(clips)
+
+
+def _scale(weight: TensorProto, factor: NDArray[np.float64]) -> None:
+    scaled = (numpy_helper.to_array(weight) * factor).astype(np.float32)
+    weight.CopyFrom(numpy_helper.from_array(scaled, weight.name))
 
 
 def _never_negative(name: str, producers: dict[str, NodeProto]) -> bool:
@@ -145,17 +182,8 @@ def _scales(network: bytes, read: list[str], producers: dict[str, NodeProto], im
 
 
 def _clips(network: bytes, names: list[str], images: list[Image]) -> dict[str, float]:
-    """Where to clip each of these tensors, by what they are on the images."""
-    model = onnx.load_from_string(network)
-    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns of outputs without a shape
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-    def activations() -> Iterator[tuple[str, NDArray[np.float32]]]:
-        for image in images:
-            yield from zip(names, session.run(names, {"image": image}), strict=True)
-
+    """Where to clip each of these tensors, none of which is negative, by what they are on the images."""
+    activations = _activations(network, names, images)
     largest = dict.fromkeys(names, 1e-6)
     for name, values in activations():
         largest[name] = max(largest[name], float(values.max()))
@@ -163,6 +191,36 @@ def _clips(network: bytes, names: list[str], images: list[Image]) -> dict[str, f
     for name, values in activations():
         histograms[name] += np.histogram(values, BINS, (0, largest[name]))[0]
     return {name: _best_clip(histograms[name], largest[name]) for name in names}
+
+
+def _channel_clips(network: bytes, names: list[str], images: list[Image]) -> dict[str, NDArray[np.float64]]:
+    """Where to clip each channel of these tensors, N x C x H x W of either sign, by what they are on the images."""
+    activations = _activations(network, names, images)
+    largest: dict[str, NDArray[np.float64]] = {}
+    for name, values in activations():
+        largest[name] = np.maximum(largest.get(name, 1e-6), abs(values).max(axis=(0, 2, 3)))
+    histograms = {name: np.zeros((len(most), BINS)) for name, most in largest.items()}
+    for name, values in activations():
+        for channel, most in enumerate(largest[name]):
+            histograms[name][channel] += np.histogram(abs(values[:, channel]), BINS, (0, most))[0]
+    return {name: np.array([*map(_best_clip, histograms[name], most)]) for name, most in largest.items()}
+
+
+def _activations(
+    network: bytes, names: list[str], images: list[Image]
+) -> Callable[[], Iterator[tuple[str, NDArray[np.float32]]]]:
+    """What these tensors are, by name, on each of the images in turn."""
+    model = onnx.load_from_string(network)
+    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns of outputs without a shape
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    def activations() -> Iterator[tuple[str, NDArray[np.float32]]]:
+        for image in images if names else ():  # of no names the session would give everything
+            yield from zip(names, session.run(names, {"image": image}), strict=True)
+
+    return activations
 
 
 def _best_clip(histogram: NDArray[np.float64], largest: float) -> float:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mag_rt.findings import Finding
-from mag_rt.pictures import Picture, shrink
+from mag_rt.pictures import Picture, shrink, shrunk
 from mag_rt.sinks.whole import whole
 
 OVERLAY_SIDE = 2048
@@ -101,11 +102,18 @@ def _thumbnails(name: str) -> tuple[str, str]:
 
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """At most `THUMBNAIL_SIDE` pixels wide and high; halving first is four times as fast as shrinking at once."""
-    while max(pixels.shape[:2]) >= 2 * THUMBNAIL_SIDE and min(pixels.shape[:2]) > 1:
+    """At most `THUMBNAIL_SIDE` pixels wide and high."""
+    halved = _halved(pixels, THUMBNAIL_SIDE)
+    size = shrunk(halved.shape[:2], THUMBNAIL_SIDE)
+    return halved if size == halved.shape[:2] else cv2.resize(halved, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _halved(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Halved for as long as the longer side stays `side` or more: four times as fast as shrinking at once."""
+    while max(pixels.shape[:2]) >= 2 * side and min(pixels.shape[:2]) > 1:
         height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
         pixels = cv2.resize(pixels[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
-    return shrink(pixels, THUMBNAIL_SIDE)
+    return pixels
 
 
 def draw_overlay(finding: Finding, picture: Picture, mask: NDArray[np.uint8]) -> Picture:
@@ -117,8 +125,8 @@ def draw_overlay(finding: Finding, picture: Picture, mask: NDArray[np.uint8]) ->
     """
     assert finding.width and finding.height
     height, width = picture.shape[:2]
-    opacity = mask * np.float32(STRONGEST_HEAT / 255)
-    overlay = cv2.blendLinear(cv2.applyColorMap(mask, HEAT), picture, opacity, 1 - opacity)
+    hot, kept = _heat()
+    overlay = cv2.add(cv2.multiply(picture, cv2.applyColorMap(mask, kept), scale=1 / 255), cv2.applyColorMap(mask, hot))
     scale = (width / finding.width, height / finding.height)
     outlines = [(np.array(region.polygon) * scale).round().astype(np.int32) for region in finding.regions]
     thickness = max(1, round(max(height, width) / 500))
@@ -127,6 +135,16 @@ def draw_overlay(finding: Finding, picture: Picture, mask: NDArray[np.uint8]) ->
     if len(outlines) > 1:
         _number(overlay, outlines)
     return overlay if width < NARROWEST_LEGEND else np.vstack([overlay, _legend(finding, width)])
+
+
+@cache
+def _heat() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """For every grey level of a mask: the heat that is added, and how much of the picture is kept, 256 x 1 x 3 each."""
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    opacity = STRONGEST_HEAT * levels[..., None] / 255
+    hot = cv2.applyColorMap(levels, HEAT) * opacity
+    kept = np.broadcast_to(255 * (1 - opacity), hot.shape)
+    return hot.round().astype(np.uint8), kept.round().astype(np.uint8)
 
 
 def _number(overlay: Picture, outlines: list[NDArray[np.int32]]) -> None:
@@ -168,10 +186,8 @@ def _legend(finding: Finding, width: int) -> Picture:
 def _fitted(mask: NDArray[np.uint8], picture: Picture) -> NDArray[np.uint8]:
     """The mask at the size of the picture, which may be decoded or drawn smaller.
 
-    Down to a half a linear look between its pixels passes over none of them, and takes a tenth of the time.
+    From less than twice the size on a linear look between its pixels passes over none of them, in a tenth of the time.
     """
     if mask.shape == picture.shape[:2]:
         return mask
-    kept = picture.shape[1] / mask.shape[1]
-    way = cv2.INTER_LINEAR if kept >= 0.49 else cv2.INTER_AREA
-    return cv2.resize(mask, picture.shape[1::-1], interpolation=way)
+    return cv2.resize(_halved(mask, max(picture.shape[:2])), picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)

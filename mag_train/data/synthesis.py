@@ -1,15 +1,21 @@
 """Splices made on the fly: objects and shapes of one photo pasted onto another, as in the paper's "Rough" split.
 
-Both sides get a history of their own (scale, JPEG), the cut-out is also turned, flipped, recoloured, blurred and
-given noise, its edge is hard or slightly feathered, and the whole picture may be blurred and saved once more.
+Both sides get a history of their own (scale, JPEG with the tables of a camera, an editor or a library), the cut-out is
+also turned, flipped, recoloured, blurred, given noise and brought nearer to the colours around it, its edge is hard or
+slightly feathered, and the whole picture may be blurred, filmed and saved once more.
 Everything is drawn from the generator that is passed in: the same generator state gives the same picture.
 """
 
+import io
+import tempfile
 from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
@@ -22,6 +28,10 @@ CHROMA_SAMPLINGS = (
     cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
     cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
 )
+PILLOW_SAMPLINGS = (2, 1, 0)
+"""The same in Pillow's terms."""
+OWN_TABLES = 0.4
+"""Share of the JPEG files whose quantisation tables are not libjpeg's."""
 SMALLEST_OBJECT = 600
 """Pixels below which a labelled part of a photo is not worth cutting out."""
 LARGEST_SPLICE = 0.5
@@ -30,6 +40,10 @@ EDGE_WIDTH = 4
 """Width in pixels of the splice edge, centred on the mask's boundary."""
 PUBLISHED_QUALITY = 50, 100
 """JPEG qualities at which finished pictures are saved."""
+FILMED = 0.06
+"""Share of the finished pictures that are a frame of a film."""
+FILM_CODECS = ("XVID", "VP80")
+"""Those that OpenCV's wheels write quickly: MPEG-4, and VP8, which smooths its blocks as H.264 does."""
 
 
 class ReadsPhotos(Protocol):
@@ -62,11 +76,15 @@ class Picture:
 
 @dataclass
 class Cutout:
-    """What is pasted: pixels, h x w x 3; opacity in [0, 1], h x w float32; the labels it brings, h x w."""
+    """What is pasted: pixels, h x w x 3; opacity in [0, 1], h x w float32; the labels it brings, h x w.
+
+    `harmony`: how far its colours are brought towards those of what it covers, in [0, 1].
+    """
 
     image: Image
     alpha: NDArray[np.float32]
     labels: Image
+    harmony: float = 0.0
 
 
 def authentic(image: Image, labels: Image, size: Size, rng: np.random.Generator) -> Picture:
@@ -114,6 +132,8 @@ def frame(image: Image, labels: Image, size: Size | None, rng: np.random.Generat
     """A photo with a history (scale, JPEG), cropped to `size`; without one, whole but for 7 pixels at its border."""
     factor = rng.uniform(0.6, 1.4) if rng.random() < 0.5 else 1.0
     if size:
+        if rng.random() < 0.5:
+            image, labels = cv2.flip(image, 1), cv2.flip(labels, 1)
         factor = max(factor, *((side + 8) / full for side, full in zip(size, image.shape, strict=False)))
     if factor != 1.0:
         scaled = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
@@ -143,6 +163,8 @@ def paste(picture: Picture, donors: ReadsPhotos, rng: np.random.Generator) -> No
         cutout = _cut_out(*donor, rng)
         if not own or rng.random() < 0.5:
             cutout = _rework(cutout, min(picture.mask.shape), rng)
+        if rng.random() < 0.25:
+            cutout.harmony = rng.uniform(0.3, 1.0)
         _paste(picture, _feather(cutout, rng), rng, None if own else drawn)
         drawn += not own
 
@@ -150,21 +172,51 @@ def paste(picture: Picture, donors: ReadsPhotos, rng: np.random.Generator) -> No
 def publish(image: Image, rng: np.random.Generator) -> Image:
     """What happens to the finished picture as a whole before anybody looks at it."""
     image = wear(image, rng)
+    if rng.random() < FILMED:
+        image = _filmed(image, rng)
     return _jpeg(image, *PUBLISHED_QUALITY, rng) if rng.random() < 0.75 else image
 
 
 def wear(image: Image, rng: np.random.Generator) -> Image:
-    """The finished picture, now and then a little blurred or noisier, before it is saved."""
+    """The finished picture, now and then edited as a whole, a little blurred or noisier, before it is saved."""
+    if rng.random() < 0.25:
+        image = _edited(image, rng)
     if rng.random() < 0.2:
         image = _blur(image, 0.3, 0.9, rng)
     return _noise(image, 0.5, 4.0, rng) if rng.random() < 0.2 else image
 
 
 def jpeg(image: Image, low: int, high: int, rng: np.random.Generator) -> bytes:
-    """A JPEG file of the picture, at a quality from `low` to `high` and any of the usual chroma samplings."""
-    sampling = int(rng.choice(CHROMA_SAMPLINGS))
-    options = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(low, high + 1)), cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+    """A JPEG file of the picture, at a quality from `low` to `high` and any of the usual chroma samplings.
+
+    Its quantisation tables are libjpeg's, or others of about that quality: cameras and photo editors have their own.
+    """
+    quality, sampling = int(rng.integers(low, high + 1)), int(rng.integers(3))
+    if rng.random() < OWN_TABLES:
+        file = io.BytesIO()
+        tables = [_own_table(table, quality, rng) for table in _standard_tables()]
+        rgb = PIL.Image.fromarray(image[..., ::-1])
+        rgb.save(file, "JPEG", qtables=tables, subsampling=PILLOW_SAMPLINGS[sampling])
+        return file.getvalue()
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, CHROMA_SAMPLINGS[sampling]]
     return bytes(cv2.imencode(".jpg", image, options)[1])
+
+
+def _own_table(standard: NDArray[np.float64], quality: int, rng: np.random.Generator) -> list[int]:
+    """A quantisation table of 64, like the standard one at that quality: tilted towards some frequencies, rougher."""
+    scale = 50 / quality if quality < 50 else 2 - quality / 50  # libjpeg's rule
+    frequency = np.add.outer(np.arange(8), np.arange(8)).ravel() / 14
+    tilt = rng.uniform(-0.8, 0.8) * (frequency - 0.3) + rng.normal(0, 0.08, 64)
+    return np.clip(standard * scale * np.exp(tilt) + 0.5, 1, rng.integers(24, 256)).astype(int).tolist()
+
+
+@cache
+def _standard_tables() -> list[NDArray[np.float64]]:
+    """The JPEG standard's tables of luma and chroma (ITU-T T.81, annex K): libjpeg's at quality 50."""
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (8, 8)).save(file, "JPEG", quality=50)
+    with PIL.Image.open(file) as image:
+        return [np.array(table, float) for table in image.quantization.values()]
 
 
 def mask_edge(mask: Image) -> Image:
@@ -177,12 +229,51 @@ def _jpeg(image: Image, low: int, high: int, rng: np.random.Generator) -> Image:
     return cv2.imdecode(np.frombuffer(jpeg(image, low, high, rng), np.uint8), cv2.IMREAD_COLOR)
 
 
+def _filmed(image: Image, rng: np.random.Generator) -> Image:
+    """The picture as the last of a few frames of a compressed film, in which all of it moves or a part."""
+    height, width = image.shape[:2]
+    moves = np.ones((height, width), np.uint8) if rng.random() < 0.5 else _shape(height, width, rng)
+    speed = rng.uniform(-6, 6, 2)
+    codec = cv2.VideoWriter.fourcc(*str(rng.choice(FILM_CODECS)))
+    even = (width + width % 2, height + height % 2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "film.avi")
+        film = cv2.VideoWriter(path, cv2.CAP_FFMPEG, codec, 25, even)
+        frames = int(rng.integers(1, 6))
+        for back in reversed(range(frames)):
+            shift = np.array([[1, 0, back * speed[0]], [0, 1, back * speed[1]]])
+            moved = cv2.warpAffine(image, shift, (width, height), borderMode=cv2.BORDER_REFLECT)
+            frame = np.where(moves[..., None], moved, image) if back else image
+            film.write(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge"))
+        film.release()
+        player = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+        for _ in range(frames):
+            player.grab()
+        there, seen = player.retrieve()
+        player.release()
+    return seen[:height, :width] if there else image  # an OpenCV may have been built without these codecs
+
+
 def _resize(image: Image, size: tuple[int, int], rng: np.random.Generator) -> Image:
     return cv2.resize(image, size, interpolation=int(rng.choice(FILTERS)))
 
 
 def _blur(image: Image, least: float, most: float, rng: np.random.Generator) -> Image:
     return cv2.GaussianBlur(image, (0, 0), rng.uniform(least, most))
+
+
+def _edited(image: Image, rng: np.random.Generator) -> Image:
+    """Sharpened, given another tone curve or cleaned of its grain: what is done to photos that nobody forges."""
+    match rng.integers(5):
+        case 0 | 1:
+            strength = rng.uniform(0.3, 1.5)
+            return cv2.addWeighted(image, 1 + strength, _blur(image, 0.6, 2.0, rng), -strength, 0)
+        case 2 | 3:
+            gamma, contrast = rng.uniform(0.65, 1.5), rng.uniform(0.85, 1.2)
+            curve = 127.5 + contrast * (255 * np.linspace(0, 1, 256) ** gamma - 127.5)
+            return cv2.LUT(image, np.clip(curve + 0.5, 0, 255).astype(np.uint8))
+        case _:
+            return cv2.medianBlur(image, 3) if rng.random() < 0.5 else cv2.bilateralFilter(image, 5, 25, 2)
 
 
 def _noise(image: Image, least: float, most: float, rng: np.random.Generator) -> Image:
@@ -273,6 +364,16 @@ def _feather(cutout: Cutout, rng: np.random.Generator) -> Cutout:
     return cutout
 
 
+def _harmonised(brought: Image, host: Image, pasted: NDArray[np.bool_], harmony: float) -> Image | NDArray[np.float32]:
+    """Brightness, contrast and colour of the pasted pixels, brought some way towards those of what they cover."""
+    if not harmony:
+        return brought
+    statistics = [(each[pasted].mean(0), each[pasted].std(0) + 1) for each in (brought, host)]
+    (mean, spread), (host_mean, host_spread) = statistics
+    gain = np.clip(1 + harmony * (host_spread / spread - 1), 0.5, 2)
+    return ((brought - mean) * gain + mean + harmony * (host_mean - mean)).astype(np.float32)
+
+
 def _paste(picture: Picture, cutout: Cutout, rng: np.random.Generator, donor: int | None = None) -> None:
     """Blend the cut-out in at a random place, at most a quarter of it outside; the mask is where alpha is above 1/2."""
     height, width = picture.mask.shape
@@ -287,7 +388,9 @@ def _paste(picture: Picture, cutout: Cutout, rng: np.random.Generator, donor: in
     if pasted.sum() < 64 or picture.mask.sum() + pasted.sum() > LARGEST_SPLICE * picture.mask.size:
         return
     opacity = alpha[..., None]
-    blend = opacity * cutout.image[there] + (1 - opacity) * picture.image[here]
+    host = picture.image[here]
+    brought = _harmonised(cutout.image[there], host, pasted, cutout.harmony)
+    blend = opacity * brought + (1 - opacity) * host
     picture.image[here] = np.clip(blend + 0.5, 0, 255).astype(np.uint8)
     picture.mask[here][pasted] = 1
     picture.labels[here][pasted] = cutout.labels[there][pasted]

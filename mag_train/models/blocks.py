@@ -5,11 +5,11 @@ from torch.nn import functional
 
 
 class ConvBlock(nn.Sequential):
-    """3x3 convolution, batch norm, ReLU: N x `inside` x H x W to N x `outside` x H/`stride` x W/`stride`."""
+    """Convolution of an odd `side`, batch norm, ReLU: N x `inside` x H x W to N x `outside` x H and W by `stride`."""
 
-    def __init__(self, inside: int, outside: int, stride: int = 1) -> None:
+    def __init__(self, inside: int, outside: int, stride: int = 1, side: int = 3) -> None:
         super().__init__(
-            nn.Conv2d(inside, outside, 3, stride, 1, bias=False),
+            nn.Conv2d(inside, outside, side, stride, side // 2, bias=False),
             nn.BatchNorm2d(outside),
             nn.ReLU(inplace=True),
         )

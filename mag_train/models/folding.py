@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from mag_train.models.annotator import NoiseViews
+
 
 def folded(network: nn.Module) -> nn.Module:
     """A copy in which every convolution has taken in the batch norm behind it; in evaluation both give the same."""
@@ -23,8 +25,9 @@ def unfold(network: nn.Module, weights: Mapping[str, Tensor], images: Tensor) ->
     """Give `network` the folded weights of its like, and its batch norms the statistics that they have on `images`.
 
     In evaluation the network then gives what the folded one gives; in training each batch norm goes on from where the
-    data is. `weights`: by the names of `folded(network)`. A weight that was computed into a constant and lost its name
-    is taken by its shape. images: N x 3 x H x W, enough for a mean and a variance in every channel.
+    data is. `weights`: by the names of `folded(network)`. The strided weight of `NoiseViews`, which an export computes
+    into a constant without a name, is taken by its shape. images: N x 3 x H x W, enough for a mean and a variance in
+    every channel.
 
     Raises ValueError when the weights are of another network.
     """
@@ -35,15 +38,23 @@ def unfold(network: nn.Module, weights: Mapping[str, Tensor], images: Tensor) ->
         norms[norm] = weights.get(f"{prefix}.{conv_name}.bias")
         for key in norm.state_dict():
             del targets[f"{prefix}.{norm_name}.{key}"]
-    nameless = [weight for name, weight in weights.items() if name not in targets]
+    given = {**weights, **_computed(network, weights)}
     for name, target in targets.items():
-        found = weights.get(name)
-        if found is None:
-            found = next((weight for weight in nameless if weight.shape == target.shape), None)
+        found = given.get(name)
         if found is None or found.shape != target.shape:
             raise ValueError(f"the weights are of another network: {name} is missing or has another shape")
         target.copy_(found)
     _set_statistics(network, norms, images)
+
+
+def _computed(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of which an export shows only what was computed of them."""
+    found: dict[str, Tensor] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, NoiseViews):
+            shape = module.strided().shape
+            found |= {f"{name}.weight": module.filters(each) for each in weights.values() if each.shape == shape}
+    return found
 
 
 def _set_statistics(network: nn.Module, biases: dict[nn.BatchNorm2d, Tensor | None], images: Tensor) -> None:

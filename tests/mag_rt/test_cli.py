@@ -154,10 +154,16 @@ def test_results_that_cannot_be_written_exit_4(inbox: Path, red_model: Path, tmp
     assert "cannot write results" in done.stderr and "Traceback" not in done.stderr
 
 
+def long_inbox(tmp_path: Path) -> Path:
+    """A folder of 3,000 pictures: a scan of it lasts longer than it takes to disturb it."""
+    picture = save(tmp_path / "inbox" / "0.png", grey_with_red_box(250, 250))
+    for index in range(1, 3000):
+        picture.with_name(f"{index}.png").hardlink_to(picture)
+    return picture.parent
+
+
 def test_ctrl_c_exits_130_and_keeps_what_was_done(red_model: Path, tmp_path: Path) -> None:
-    inbox, out = tmp_path / "inbox", tmp_path / "out"
-    for index in range(300):
-        save(inbox / f"{index:03d}.png", grey_with_red_box(250, 250))
+    inbox, out = long_inbox(tmp_path), tmp_path / "out"
     process = subprocess.Popen(
         command("scan", inbox, "--out", out, "--model", red_model), stderr=subprocess.PIPE, text=True
     )
@@ -168,7 +174,7 @@ def test_ctrl_c_exits_130_and_keeps_what_was_done(red_model: Path, tmp_path: Pat
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted after" in said and "Traceback" not in said
-    assert 0 < len(lines(out)) < 300
+    assert 0 < len(lines(out)) < 3000
 
 
 def test_version() -> None:
@@ -218,6 +224,22 @@ def test_json_prints_the_lines_and_quiet_nothing(inbox: Path, red_model: Path, t
     assert done.stdout == (tmp_path / "a" / "findings.jsonl").read_text()
     done = magrt("scan", inbox, "--out", tmp_path / "b", "--model", red_model, "--quiet")
     assert done.stdout == done.stderr == ""
+
+
+def test_lines_come_through_a_pipe_at_once_and_the_scan_ends_with_who_reads_them(
+    red_model: Path, tmp_path: Path
+) -> None:
+    inbox, out = long_inbox(tmp_path), tmp_path / "out"
+    words = command("scan", inbox, "--out", out, "--model", red_model, "--json")
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout and process.stderr
+    assert json.loads(process.stdout.readline())["verdict"] == "authentic" and process.poll() is None
+    process.stdout.close()
+    assert process.wait(60) == 4
+    said = process.stderr.read()
+    process.stderr.close()
+    assert said.startswith("magrt: nobody reads the lines any more") and said.count("\n") == 1
+    assert 0 < len(lines(out)) < 3000
 
 
 def test_csv_is_a_table_that_a_spreadsheet_opens_and_does_not_execute(red_model: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from mag_rt import bundle as bundles
 from mag_rt.bundle import Bundle
@@ -87,6 +87,43 @@ def test_it_says_what_the_float_network_says_on_any_shape(images: list[NDArray[n
         expected, given = (each.run(["annotation"], {"image": image})[0] for each in (before, after))
         assert given.shape == expected.shape
         assert np.abs(given - expected).mean() < 0.005 and np.abs(given - expected).max() < 0.05
+
+
+def residuals_beside_the_picture() -> bytes:
+    """Convolution behind convolution: what is between has channels a thousand times smaller than others, that count."""
+    rng = np.random.default_rng(1)
+    first, second, third = (
+        rng.normal(0, 0.3, shape).astype(np.float32) for shape in ((6, 3, 3, 3), (12, 6, 3, 3), (12, 12, 1, 1))
+    )
+    first[3:] /= 1000
+    second[:, 3:] *= 1000
+    nodes = [
+        helper.make_node("Conv", ["image", "first"], ["between"], "noise", pads=[1] * 4),
+        helper.make_node("Conv", ["between", "second"], ["stem"], "stem", pads=[1] * 4),
+        helper.make_node("Relu", ["stem"], ["stem_relu"]),
+        helper.make_node("Conv", ["stem_relu", "third"], ["head"], "head"),
+        helper.make_node("Sigmoid", ["head"], ["annotation"]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, "h", "w"])
+    annotation = helper.make_tensor_value_info("annotation", TensorProto.FLOAT, ["n", 12, "h", "w"])
+    constants = [
+        numpy_helper.from_array(each, name) for name, each in (("first", first), ("second", second), ("third", third))
+    ]
+    graph = helper.make_graph(nodes, "residuals", [image], [annotation], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
+
+
+def test_small_channels_between_two_convolutions_have_small_steps(images: list[NDArray[np.float32]]) -> None:
+    network = residuals_beside_the_picture()
+    quantised = quantise(network, images)
+    read = {name: node.input[0] for name, node in convolutions(onnx.load_from_string(quantised).graph).items()}
+    assert read == {"noise": "image", "stem": "between_dq", "head": "stem_relu_dq"}
+    before, after = (
+        onnxruntime.InferenceSession(each, providers=["CPUExecutionProvider"]) for each in (network, quantised)
+    )
+    for image in images:
+        expected, given = (each.run(["annotation"], {"image": image})[0] for each in (before, after))
+        assert np.abs(given - expected).mean() < 0.01 and expected.std() > 0.1
 
 
 def test_a_network_without_relus_has_nothing_to_quantise(red_bundle: Bundle, images: list[NDArray[np.float32]]) -> None:

@@ -112,6 +112,27 @@ def test_a_photo_of_any_size_can_be_a_host_or_a_donor(side: int) -> None:
         assert synthesis.publish(picture.image, rng).shape[:2] == picture.mask.shape
 
 
+@pytest.mark.parametrize("codec", synthesis.FILM_CODECS)
+@pytest.mark.parametrize("shape", [(96, 128), (97, 131), (9, 11)])
+def test_a_frame_of_a_film_shows_the_picture_where_it_was(
+    codec: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthesis, "FILM_CODECS", (codec,))
+    image, _ = labelled_photo(3, *shape)
+    seen, again = (synthesis._filmed(image, np.random.default_rng(7)) for _ in range(2))
+    assert seen.shape == image.shape and np.array_equal(seen, again)
+    differences = [np.abs(np.roll(seen, shift, axis=1).astype(int) - image).mean() for shift in (-3, 0, 3)]
+    assert 0.3 < differences[1] < 12 and differences[1] == min(differences)
+
+
+def test_editing_a_picture_as_a_whole_moves_nothing() -> None:
+    image, _ = labelled_photo(3)
+    for seed in range(20):
+        edited = synthesis._edited(image, np.random.default_rng(seed))
+        assert edited.shape == image.shape and edited.dtype == np.uint8
+        assert np.corrcoef(edited.ravel(), image.ravel())[0, 1] > 0.95 and not np.array_equal(edited, image)
+
+
 def test_a_picture_of_the_photos_own_size_is_not_resized_to_fit() -> None:
     image, labels = labelled_photo(0)
     shapes = {synthesis.frame(image, labels, None, np.random.default_rng(seed)).mask.shape for seed in range(40)}
