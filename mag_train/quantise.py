@@ -11,6 +11,7 @@ something was concatenated on the way, which changes nothing but shows TensorRT 
 concatenated shares one scale.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -89,10 +90,10 @@ def quantise(network: bytes, images: list[Image]) -> bytes:
     Biases stay float32, as TensorRT wants them. Raises ValueError when nothing can be quantised.
     """
     model = onnx.load_from_string(network)
-    even = _even_out(model, images)
-    network, graph = model.SerializeToString(), model.graph
+    graph = model.graph
     producers = {output: node for node in graph.node for output in node.output}
     weights = {each.name: each for each in graph.initializer}
+    even = _even_out(model, producers, weights, images)
     convolutions = [
         node
         for node in graph.node
@@ -103,7 +104,7 @@ def quantise(network: bytes, images: list[Image]) -> bytes:
     if not convolutions:
         raise ValueError("no convolution of the network reads what ReLUs or convolutions give: nothing to quantise")
     read = [node.input[0] for node in convolutions if node.input[0] not in even]
-    scales = _scales(network, read, producers, images) | dict.fromkeys(even, 1 / STEPS)
+    scales = _scales(model.SerializeToString(), read, producers, images) | dict.fromkeys(even, 1 / STEPS)
     for name, scale in scales.items():
         graph.initializer.append(helper.make_tensor(f"{name}_scale", TensorProto.FLOAT, [], [scale]))
     graph.initializer.append(helper.make_tensor("zero_point", TensorProto.INT8, [], [0]))
@@ -114,15 +115,16 @@ def quantise(network: bytes, images: list[Image]) -> bytes:
     return model.SerializeToString()
 
 
-def _even_out(model: ModelProto, images: list[Image]) -> set[str]:
+def _even_out(
+    model: ModelProto, producers: dict[str, NodeProto], weights: dict[str, TensorProto], images: list[Image]
+) -> set[str]:
     """Bring each channel between two convolutions, one right behind the other, to [-1, 1]; the names of what is there.
 
-    The function stays what it was. In the `edge` network picture and noise residuals lie there side by side, and in
-    equal steps the residuals, which are a tenth as large, would be lost.
+    The weights are changed where they are, and the network's function stays what it was. In the `edge` network picture
+    and noise residuals lie there side by side, and in equal steps the residuals, a tenth as large, would be lost.
     """
     graph = model.graph
-    producers = {output: node for node in graph.node for output in node.output}
-    weights = {each.name: each for each in graph.initializer}
+    readers = Counter([name for node in graph.node for name in node.input] + [each.name for each in graph.output])
 
     def convolves(node: NodeProto | None) -> bool:
         return node is not None and node.op_type == "Conv" and node.input[1] in weights
@@ -130,7 +132,7 @@ def _even_out(model: ModelProto, images: list[Image]) -> set[str]:
     pairs = [
         (producers[node.input[0]], node)
         for node in graph.node
-        if convolves(node) and convolves(producers.get(node.input[0]))
+        if convolves(node) and convolves(producers.get(node.input[0])) and readers[node.input[0]] == 1
     ]
     clips = _channel_clips(model.SerializeToString(), [first.output[0] for first, _ in pairs], images)
     for first, second in pairs:

@@ -89,8 +89,11 @@ def test_it_says_what_the_float_network_says_on_any_shape(images: list[NDArray[n
         assert np.abs(given - expected).mean() < 0.005 and np.abs(given - expected).max() < 0.05
 
 
-def residuals_beside_the_picture() -> bytes:
-    """Convolution behind convolution: what is between has channels a thousand times smaller than others, that count."""
+def residuals_beside_the_picture(read_twice: bool = False) -> bytes:
+    """Convolution behind convolution: what is between has channels a thousand times smaller than others, that count.
+
+    `read_twice`: by another convolution too, of the same weights.
+    """
     rng = np.random.default_rng(1)
     first, second, third = (
         rng.normal(0, 0.3, shape).astype(np.float32) for shape in ((6, 3, 3, 3), (12, 6, 3, 3), (12, 12, 1, 1))
@@ -100,10 +103,14 @@ def residuals_beside_the_picture() -> bytes:
     nodes = [
         helper.make_node("Conv", ["image", "first"], ["between"], "noise", pads=[1] * 4),
         helper.make_node("Conv", ["between", "second"], ["stem"], "stem", pads=[1] * 4),
-        helper.make_node("Relu", ["stem"], ["stem_relu"]),
+        helper.make_node("Conv", ["between", "second"], ["twin"], "twin", pads=[1] * 4),
+        helper.make_node("Add", ["stem", "twin"], ["both"]),
+        helper.make_node("Relu", ["both" if read_twice else "stem"], ["stem_relu"]),
         helper.make_node("Conv", ["stem_relu", "third"], ["head"], "head"),
         helper.make_node("Sigmoid", ["head"], ["annotation"]),
     ]
+    if not read_twice:
+        del nodes[2:4]
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, "h", "w"])
     annotation = helper.make_tensor_value_info("annotation", TensorProto.FLOAT, ["n", 12, "h", "w"])
     constants = [
@@ -113,11 +120,15 @@ def residuals_beside_the_picture() -> bytes:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
 
 
-def test_small_channels_between_two_convolutions_have_small_steps(images: list[NDArray[np.float32]]) -> None:
-    network = residuals_beside_the_picture()
+@pytest.mark.parametrize("read_twice", [False, True])
+def test_small_channels_between_two_convolutions_have_small_steps(
+    images: list[NDArray[np.float32]], read_twice: bool
+) -> None:
+    network = residuals_beside_the_picture(read_twice)
     quantised = quantise(network, images)
     read = {name: node.input[0] for name, node in convolutions(onnx.load_from_string(quantised).graph).items()}
-    assert read == {"noise": "image", "stem": "between_dq", "head": "stem_relu_dq"}
+    between = {"stem": "between", "twin": "between"} if read_twice else {"stem": "between_dq"}
+    assert read == {"noise": "image", "head": "stem_relu_dq", **between}
     before, after = (
         onnxruntime.InferenceSession(each, providers=["CPUExecutionProvider"]) for each in (network, quantised)
     )
