@@ -29,7 +29,9 @@ class OpenVINOBackend:
     name = "openvino"
 
     def __init__(self, bundle: Bundle, precision: str = "float32", calls: int = 1) -> None:
-        self.version, self.precision = _openvino().__version__.partition("-")[0], precision
+        openvino = _openvino()
+        self.version, self.precision = openvino.__version__.partition("-")[0], precision
+        self._tensor = openvino.Tensor
         # Kernels of that many layers are kept; pictures come in many shapes, and those of all would pile up: 500 take
         # 90 MB more and save no time.
         options = {"NUM_STREAMS": calls, "CPU_RUNTIME_CACHE_CAPACITY": 50}
@@ -52,7 +54,7 @@ class OpenVINOBackend:
         annotation = np.empty((number, self._channels, height, width), np.uint8)
         request = self._request
         # Written where it is wanted. The tensor does not keep the array alive: it is set anew for each call.
-        request.set_output_tensor(_openvino().Tensor(annotation, shared_memory=True))
+        request.set_output_tensor(self._tensor(annotation, shared_memory=True))
         request.infer({"image": images}, share_inputs=True, share_outputs=True)
         return annotation
 
