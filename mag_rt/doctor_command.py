@@ -292,9 +292,10 @@ def _finish_apart(gpu: Gpu, stream: Any, bundle: Bundle, planes: Any, placed: tu
     for each, record, array in zip(maps[:, :, : placed[0], : placed[1]], records, masks, strict=True):
         gpu.download(array, mask, stream)
         _settle(gpu, stream)
-        should = as_grey(map_back(np.ascontiguousarray(each[0]), CHECKED))
+        plane = np.ascontiguousarray(each[0])
+        should = as_grey(map_back(plane, CHECKED))
         worst = max(worst, int(np.abs(mask.astype(int) - should).max()))
-        if (counts(record, classes).levels != levels(as_grey(np.ascontiguousarray(each[0])))).any():
+        if (counts(record, classes).levels != levels(as_grey(plane))).any():
             return 256
     return worst
 

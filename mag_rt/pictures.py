@@ -245,7 +245,7 @@ class Normalisation:
 
 
 def map_back(plane: NDArray[Value], size: tuple[int, int]) -> NDArray[Value]:
-    """A map of a picture that was shrunk, h x w, at the picture's own `size` (height, width).
+    """A map, h x w, at another `size` (height, width): that of a picture that was shrunk for it, most often.
 
     In 8 bits it is three times as fast as in float32, takes a quarter of the memory, and differs by a grey level.
     """

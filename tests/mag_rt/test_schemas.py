@@ -76,6 +76,15 @@ def test_the_facts_of_a_run_are_as_promised(scanned) -> None:
     assert len(run["segments"]) == 1
 
 
+def refuses(schema: Draft202012Validator, change: Callable[[Any], None], document: Any) -> None:
+    """The schema takes the document, and no longer when it was changed."""
+    changed = copy.deepcopy(document)
+    schema.validate(changed)
+    change(changed)
+    with pytest.raises(ValidationError):
+        schema.validate(changed)
+
+
 def put(*path: Any, value: Any) -> Callable[[Any], None]:
     def change(document: Any) -> None:
         for key in path[:-1]:
@@ -125,11 +134,7 @@ def put(*path: Any, value: Any) -> Callable[[Any], None]:
     ids=lambda change: change.__name__,
 )
 def test_a_broken_line_is_refused(change, scanned) -> None:
-    line = copy.deepcopy(next(line for line in scanned[0] if line["regions"] and line["frame"] is None))
-    FINDINGS.validate(line)
-    change(line)
-    with pytest.raises(ValidationError):
-        FINDINGS.validate(line)
+    refuses(FINDINGS, change, next(line for line in scanned[0] if line["regions"] and line["frame"] is None))
 
 
 @pytest.mark.parametrize(
@@ -149,10 +154,7 @@ def test_a_broken_line_is_refused(change, scanned) -> None:
     ids=lambda change: change.__name__,
 )
 def test_an_error_line_with_results_or_no_reason_is_refused(change, scanned) -> None:
-    line = copy.deepcopy(next(line for line in scanned[0] if line["error"]))
-    change(line)
-    with pytest.raises(ValidationError):
-        FINDINGS.validate(line)
+    refuses(FINDINGS, change, next(line for line in scanned[0] if line["error"]))
 
 
 @pytest.mark.parametrize(
@@ -182,10 +184,7 @@ def test_an_error_line_with_results_or_no_reason_is_refused(change, scanned) -> 
     ids=lambda change: change.__name__,
 )
 def test_broken_facts_are_refused(change, scanned) -> None:
-    run = copy.deepcopy(scanned[1])
-    change(run)
-    with pytest.raises(ValidationError):
-        RUN.validate(run)
+    refuses(RUN, change, scanned[1])
 
 
 def test_facts_of_a_scan_that_goes_on_have_nothing_of_its_end(scanned) -> None:
