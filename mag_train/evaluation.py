@@ -41,6 +41,7 @@ PAPER_SIDE = 512
 METRICS = ("AP", "p-AP", "cIoU", "F1@0.5", "best F1")
 """What is measured on tampered pictures, in the order of the table."""
 ELA_QUALITY = 90
+SCREENSHOT_QUALITY = 85
 READ_AHEAD = 4
 
 
@@ -260,7 +261,10 @@ UNCHANGED = Degradation("none", lambda picture, mask: (picture, mask))
 
 
 def degradation(text: str) -> Degradation:
-    """The degradation written as `jpeg:QUALITY`, `resize:FACTOR` or `blur:SIGMA` (pixels). Raises ValueError."""
+    """The degradation written as `jpeg:QUALITY`, `resize:FACTOR`, `screenshot:FACTOR` or `blur:SIGMA` (pixels).
+
+    Raises ValueError.
+    """
     name, _, amount = text.partition(":")
     try:
         value = float(amount)
@@ -270,10 +274,13 @@ def degradation(text: str) -> Degradation:
         return Degradation(text, lambda picture, mask: (_jpeg(picture, int(value)), mask))
     if name == "resize" and 0 < value <= 8:
         return Degradation(text, lambda picture, mask: _resize(picture, mask, value))
+    if name == "screenshot" and 0 < value <= 8:
+        return Degradation(text, lambda picture, mask: _screenshot(picture, mask, value))
     if name == "blur" and 0 < value <= 100:
         return Degradation(text, lambda picture, mask: (cv2.GaussianBlur(picture, (0, 0), value), mask))
     raise ValueError(
-        f"--degrade {text}: write jpeg:QUALITY (1 to 100), resize:FACTOR (up to 8) or blur:SIGMA (up to 100 pixels)"
+        f"--degrade {text}: write jpeg:QUALITY (1 to 100), resize:FACTOR or screenshot:FACTOR (up to 8), or blur:SIGMA "
+        "(up to 100 pixels)"
     )
 
 
@@ -282,9 +289,19 @@ def _jpeg(picture: Picture, quality: int) -> Picture:
 
 
 def _resize(picture: Picture, mask: Mask, factor: float) -> tuple[Picture, Mask]:
+    return _resized(picture, mask, factor, cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+
+
+def _resized(picture: Picture, mask: Mask, factor: float, interpolation: int) -> tuple[Picture, Mask]:
     size = (max(1, round(picture.shape[0] * factor)), max(1, round(picture.shape[1] * factor)))
-    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     return cv2.resize(picture, size[::-1], interpolation=interpolation), resize_mask(mask, size)
+
+
+def _screenshot(picture: Picture, mask: Mask, factor: float) -> tuple[Picture, Mask]:
+    """Shown at another size, as screens do it, and saved as a JPEG whose blocks lie elsewhere than they did."""
+    shown, its_mask = _resized(picture, mask, factor, cv2.INTER_LINEAR)
+    page = cv2.copyMakeBorder(shown, 3, 0, 5, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    return _jpeg(page, SCREENSHOT_QUALITY)[3:, 5:], its_mask
 
 
 @dataclass(frozen=True)

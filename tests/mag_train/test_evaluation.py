@@ -230,12 +230,18 @@ def test_degradations_change_picture_and_mask_as_they_say() -> None:
     assert its_mask[9:24, 6:36].all() and its_mask.sum() == 15 * 30
     coarse, fine = (degradation(text).apply(picture, mask)[0].astype(int) for text in ("jpeg:30", "jpeg:95"))
     assert np.abs(coarse - picture).mean() > 2 * np.abs(fine - picture).mean() > 0
+    shown, its_mask = degradation("screenshot:0.75").apply(picture, mask)
+    assert shown.shape == smaller.shape and its_mask.sum() == 15 * 30
+    alike = np.corrcoef(shown.mean(axis=2).ravel(), smaller.mean(axis=2).ravel())[0, 1]
+    assert 0.9 < alike < 1  # the same picture where it was, saved once more
     blurred, same = degradation("blur:1.5").apply(picture, mask)
     assert blurred.std() < 0.8 * picture.std() and same is mask
     assert UNCHANGED.apply(picture, mask)[0] is picture
 
 
-@pytest.mark.parametrize("text", ["jpeg", "jpeg:0", "jpeg:70.5", "jpeg:101", "resize:-1", "resize:0", "blur:x", "x:1"])
+@pytest.mark.parametrize(
+    "text", ["jpeg", "jpeg:0", "jpeg:70.5", "jpeg:101", "resize:-1", "resize:0", "screenshot:9", "blur:x", "x:1"]
+)
 def test_a_degradation_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"--degrade {text}: write jpeg"):
         degradation(text)
