@@ -18,7 +18,8 @@ from rich.table import Table
 
 if TYPE_CHECKING:  # at run time only inside the functions: magtrain --help must not wait for OpenCV
     from mag_train.data.tampered import Tampered
-    from mag_train.evaluation import Degradation, Estimate, Method, Result, Row
+    from mag_train.degradations import Degradation
+    from mag_train.evaluation import Estimate, Method, Result, Row
 
 terminal, progress_console = Console(), Console(stderr=True)
 if not terminal.is_terminal:
@@ -104,7 +105,8 @@ def evaluate(
 
     Means over pictures with 95% intervals; a picture or mask that cannot be used is left out and counted.
     """
-    from mag_train.evaluation import UNCHANGED, degradation, load_model, methods, summarise
+    from mag_train.degradations import UNCHANGED, degradation
+    from mag_train.evaluation import load_model, methods, summarise
 
     pictures = _pictures(dataset)
     degradations = [UNCHANGED, *(degradation(text) for text in degrade or [])]

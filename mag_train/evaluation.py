@@ -1,4 +1,4 @@
-"""A dataset through an annotator into the numbers of the paper's table: models, protocols, degradations, sums.
+"""A dataset through an annotator into the numbers of the paper's table: models, protocols, sums.
 
 Whatever is measured is a `Method`: a model under one of the two protocols, or a baseline that needs no training. Each
 picture's map is held against its truth once, and rows of the table are means over pictures.
@@ -22,6 +22,7 @@ from mag_rt.findings import GREY, evidence, levels, score, verdict
 from mag_rt.pictures import Normalisation, Picture, as_grey, map_back, pad, shrink
 from mag_rt.pipeline import ahead
 from mag_train.data.tampered import Tampered, TruthError, resize_mask
+from mag_train.degradations import UNCHANGED, Degradation, Mask, as_jpeg
 from mag_train.metrics import (
     Ranking,
     auc,
@@ -34,14 +35,12 @@ from mag_train.metrics import (
 )
 
 Map = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 Protocol = Literal["native", "paper"]
 
 PAPER_SIDE = 512
 METRICS = ("AP", "p-AP", "cIoU", "F1@0.5", "best F1")
 """What is measured on tampered pictures, in the order of the table."""
 ELA_QUALITY = 90
-SCREENSHOT_QUALITY = 85
 READ_AHEAD = 4
 
 
@@ -78,14 +77,6 @@ class Method:
     """The map holds probabilities, so that cutting it at 0.5 means something."""
     judges: bool = False
     """It gives a whole picture a score."""
-
-
-@dataclass(frozen=True)
-class Degradation:
-    """What is done to a picture, and to its mask where that moves pixels, before anybody looks at it."""
-
-    name: str
-    apply: Callable[[Picture, Mask], tuple[Picture, Mask]]
 
 
 @dataclass(frozen=True)
@@ -241,7 +232,7 @@ def error_level(picture: Picture) -> Answer:
 
     The largest change of a channel, averaged over 9x9 pixels: parts with another past change by another amount.
     """
-    again = _jpeg(picture, ELA_QUALITY)
+    again = as_jpeg(picture, ELA_QUALITY)
     return Answer(cv2.blur(cv2.absdiff(picture, again).max(axis=2).astype(np.float32), (9, 9)))
 
 
@@ -255,53 +246,6 @@ def methods(models: Iterable[Model], protocol: Protocol) -> list[Method]:
     rule = native if protocol == "native" else paper
     rows = [Method(each.name, partial(rule, each), True, each.calibration is not None) for each in models]
     return [*rows, Method("error level analysis", error_level), Method("constant map", constant)]
-
-
-UNCHANGED = Degradation("none", lambda picture, mask: (picture, mask))
-
-
-def degradation(text: str) -> Degradation:
-    """The degradation written as `jpeg:QUALITY`, `resize:FACTOR`, `screenshot:FACTOR` or `blur:SIGMA` (pixels).
-
-    Raises ValueError.
-    """
-    name, _, amount = text.partition(":")
-    try:
-        value = float(amount)
-    except ValueError:
-        value = -1.0
-    if name == "jpeg" and 1 <= value <= 100 and value.is_integer():
-        return Degradation(text, lambda picture, mask: (_jpeg(picture, int(value)), mask))
-    if name == "resize" and 0 < value <= 8:
-        return Degradation(text, lambda picture, mask: _resize(picture, mask, value))
-    if name == "screenshot" and 0 < value <= 8:
-        return Degradation(text, lambda picture, mask: _screenshot(picture, mask, value))
-    if name == "blur" and 0 < value <= 100:
-        return Degradation(text, lambda picture, mask: (cv2.GaussianBlur(picture, (0, 0), value), mask))
-    raise ValueError(
-        f"--degrade {text}: write jpeg:QUALITY (1 to 100), resize:FACTOR or screenshot:FACTOR (up to 8), or blur:SIGMA "
-        "(up to 100 pixels)"
-    )
-
-
-def _jpeg(picture: Picture, quality: int) -> Picture:
-    return cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
-
-
-def _resize(picture: Picture, mask: Mask, factor: float) -> tuple[Picture, Mask]:
-    return _resized(picture, mask, factor, cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
-
-
-def _resized(picture: Picture, mask: Mask, factor: float, interpolation: int) -> tuple[Picture, Mask]:
-    size = (max(1, round(picture.shape[0] * factor)), max(1, round(picture.shape[1] * factor)))
-    return cv2.resize(picture, size[::-1], interpolation=interpolation), resize_mask(mask, size)
-
-
-def _screenshot(picture: Picture, mask: Mask, factor: float) -> tuple[Picture, Mask]:
-    """Shown at another size, as screens do it, and saved as a JPEG whose blocks lie elsewhere than they did."""
-    shown, its_mask = _resized(picture, mask, factor, cv2.INTER_LINEAR)
-    page = cv2.copyMakeBorder(shown, 3, 0, 5, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))
-    return _jpeg(page, SCREENSHOT_QUALITY)[3:, 5:], its_mask
 
 
 @dataclass(frozen=True)

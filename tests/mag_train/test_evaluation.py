@@ -18,14 +18,13 @@ from mag_rt import Scanner
 from mag_rt.bundle import Bundle
 from mag_train import config
 from mag_train.data.tampered import Tampered, read
+from mag_train.degradations import degradation
 from mag_train.evaluate_command import PAPER_TABLE, evaluate
 from mag_train.evaluation import (
-    UNCHANGED,
     Answer,
     Method,
     Protocol,
     Result,
-    degradation,
     error_level,
     load_model,
     methods,
@@ -220,31 +219,6 @@ def test_error_level_analysis_sees_a_part_that_was_never_compressed() -> None:
     mask = white_box(128, 128, (40, 40, 48, 48)) > 0
     saved[mask] = photo[mask]
     assert average_precision_score(mask.ravel(), error_level(saved).map.ravel()) > 0.9
-
-
-def test_degradations_change_picture_and_mask_as_they_say() -> None:
-    picture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8), (0, 0), 1)
-    mask = white_box(60, 80, (8, 12, 40, 20)) > 0
-    smaller, its_mask = degradation("resize:0.75").apply(picture, mask)
-    assert smaller.shape == (45, 60, 3) and its_mask.shape == (45, 60)
-    assert its_mask[9:24, 6:36].all() and its_mask.sum() == 15 * 30
-    coarse, fine = (degradation(text).apply(picture, mask)[0].astype(int) for text in ("jpeg:30", "jpeg:95"))
-    assert np.abs(coarse - picture).mean() > 2 * np.abs(fine - picture).mean() > 0
-    shown, its_mask = degradation("screenshot:0.75").apply(picture, mask)
-    assert shown.shape == smaller.shape and its_mask.sum() == 15 * 30
-    alike = np.corrcoef(shown.mean(axis=2).ravel(), smaller.mean(axis=2).ravel())[0, 1]
-    assert 0.9 < alike < 1  # the same picture where it was, saved once more
-    blurred, same = degradation("blur:1.5").apply(picture, mask)
-    assert blurred.std() < 0.8 * picture.std() and same is mask
-    assert UNCHANGED.apply(picture, mask)[0] is picture
-
-
-@pytest.mark.parametrize(
-    "text", ["jpeg", "jpeg:0", "jpeg:70.5", "jpeg:101", "resize:-1", "resize:0", "screenshot:9", "blur:x", "x:1"]
-)
-def test_a_degradation_that_makes_no_sense_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=f"--degrade {text}: write jpeg"):
-        degradation(text)
 
 
 def test_what_cannot_be_used_is_left_out_and_said(pair: Path, red_model: Path) -> None:

@@ -1,0 +1,44 @@
+"""Degradations do to pictures, and to masks where pixels move, what their names say."""
+
+import cv2
+import numpy as np
+import pytest
+
+from mag_train import degradations
+from mag_train.degradations import UNCHANGED, degradation
+
+
+def test_degradations_change_picture_and_mask_as_they_say() -> None:
+    picture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8), (0, 0), 1)
+    mask = np.zeros((60, 80), bool)
+    mask[12:32, 8:48] = True
+    smaller, its_mask = degradation("resize:0.75").apply(picture, mask)
+    assert smaller.shape == (45, 60, 3) and its_mask.shape == (45, 60)
+    assert its_mask[9:24, 6:36].all() and its_mask.sum() == 15 * 30
+    coarse, fine = (degradation(text).apply(picture, mask)[0].astype(int) for text in ("jpeg:30", "jpeg:95"))
+    assert np.abs(coarse - picture).mean() > 2 * np.abs(fine - picture).mean() > 0
+    shown, its_mask = degradation("screenshot:0.75").apply(picture, mask)
+    assert shown.shape == smaller.shape and its_mask.sum() == 15 * 30
+    alike = np.corrcoef(shown.mean(axis=2).ravel(), smaller.mean(axis=2).ravel())[0, 1]
+    assert 0.9 < alike < 1  # the same picture where it was, saved once more
+    blurred, same = degradation("blur:1.5").apply(picture, mask)
+    assert blurred.std() < 0.8 * picture.std() and same is mask
+    assert UNCHANGED.apply(picture, mask)[0] is picture
+
+
+@pytest.mark.parametrize(
+    "text", ["jpeg", "jpeg:0", "jpeg:70.5", "jpeg:101", "resize:-1", "resize:0", "screenshot:9", "blur:x", "x:1"]
+)
+def test_a_degradation_that_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"--degrade {text}: write jpeg"):
+        degradation(text)
+
+
+def test_the_blocks_of_a_screenshot_lie_elsewhere_than_the_pictures_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(degradations, "SCREENSHOT_QUALITY", 5)
+    picture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (160, 160, 3), dtype=np.uint8), (0, 0), 2)
+    shown, _ = degradation("screenshot:1").apply(picture, np.zeros((160, 160), bool))
+    luma = cv2.cvtColor(shown, cv2.COLOR_BGR2GRAY).astype(int)
+    for axis, first in ((0, 8 - 3), (1, 8 - 5)):  # the first row and the first column of a block
+        steps = np.abs(np.diff(luma, axis=axis)).mean(axis=1 - axis)
+        assert np.argmax([steps[phase::8].mean() for phase in range(8)]) + 1 == first
