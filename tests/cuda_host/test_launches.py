@@ -1,5 +1,7 @@
 """Launches that no GPU would start, and modules that no driver would load."""
 
+import ctypes
+
 import numpy as np
 import pytest
 
@@ -123,6 +125,17 @@ def test_modules_that_no_driver_would_load(module, text, error):
     module("wrong")
     with pytest.raises(drv.Error, match=error):
         drv.module_from_buffer(text.encode())
+
+
+def test_the_logs_of_a_refused_module_are_what_the_driver_wrote(module):
+    """pycuda makes the error log a part of its message: left alone, it would be whatever lay in that memory."""
+    module("wrong")
+    log = ctypes.create_string_buffer(b"what lay there", 64)
+    options = (ctypes.c_int * 2)(5, 6)  # CU_JIT_ERROR_LOG_BUFFER and its size in bytes
+    values = (ctypes.c_void_p * 2)(ctypes.addressof(log), 64)
+    load = ctypes.CDLL("libcuda.so.1").cuModuleLoadDataEx
+    assert load(ctypes.byref(ctypes.c_void_p()), b"not a module", 2, options, values) == 218  # CUDA_ERROR_INVALID_PTX
+    assert log.value == b"" and not values[1]
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,29 @@
 
 using namespace cuda_host;
 
-API cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned, CUjit_option *, void **) {
+// The compiler's logs, empty: a caller reads as much of its buffers as it is told was written, and pycuda makes the error
+// log a part of its message.
+static void write_logs(unsigned count, const CUjit_option *options, void **values) {
+    for (unsigned i = 0; i < count; ++i) switch (options[i]) {
+            case CU_JIT_INFO_LOG_BUFFER:
+            case CU_JIT_ERROR_LOG_BUFFER:
+                *static_cast<char *>(values[i]) = '\0';
+                break;
+            case CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES:
+            case CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES:
+                values[i] = nullptr;
+                break;
+            default:
+                break;
+        }
+}
+
+API cuModuleLoadDataEx(
+    CUmodule *module, const void *image, unsigned count, CUjit_option *options, void **values) {
     CONTEXT_CALL;
     REQUIRE(module);
     REQUIRE(image);
+    write_logs(count, options, values);
     auto loaded = std::make_shared<Module>(Module{call.context->id});
     CUresult error = load(static_cast<const char *>(image), *loaded);
     if (!error) *module = machine.modules.add(loaded);
