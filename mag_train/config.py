@@ -62,6 +62,8 @@ class LossConfig(_Section):
     """Weight of a class channel beside mask and edge in each L_bal."""
     mask_cross_entropy: float = Field(default=0.0, ge=0)
     """Binary cross entropy on the mask, added to each L_bal; not in the paper."""
+    class_cross_entropy: float = Field(default=0.0, ge=0)
+    """The same on the classes, where they are known."""
 
 
 class OptimConfig(_Section):

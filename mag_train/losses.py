@@ -53,14 +53,19 @@ def balanced_loss(truth: Tensor, annotation: Tensor, counted: Tensor) -> Tensor:
 def annotation_loss(truth: Tensor, annotation: Tensor, counted: Tensor, config: LossConfig) -> Tensor:
     """One L_bal of eq. 8: eq. 6 summed over the channels, averaged over the batch. N x (2+K) x H x W in [0, 1].
 
-    The paper weighs every channel alike. `config.class_weight` and `config.mask_cross_entropy` are ours, for the
-    `edge` annotator; 1 and 0 are the paper's.
+    The paper weighs every channel alike. `config.class_weight` and the cross entropies are ours, for the `edge`
+    annotator; 1 and 0 are the paper's. That of the classes is a mean over the known pixels, summed over the classes:
+    L_bal is bounded, so its gradient dies in the sigmoid of a channel that is silent; that of a cross entropy does not.
     """
     terms = balanced_loss(truth, annotation, counted)
     loss = (terms[:, :2].sum(dim=1) + config.class_weight * terms[:, 2:].sum(dim=1)).mean()
     if config.mask_cross_entropy:
         cross_entropy = functional.binary_cross_entropy(annotation[:, :1], truth[:, :1])
         loss = loss + config.mask_cross_entropy * cross_entropy
+    if config.class_cross_entropy:
+        known, classes = counted[:, 2:], truth[:, 2:] * counted[:, 2:]
+        cross_entropy = functional.binary_cross_entropy(annotation[:, 2:], classes, known, reduction="sum")
+        loss = loss + config.class_cross_entropy * known.shape[1] * cross_entropy / known.sum().clamp(min=1)
     return loss
 
 

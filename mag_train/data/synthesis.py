@@ -40,6 +40,8 @@ EDGE_WIDTH = 4
 """Width in pixels of the splice edge, centred on the mask's boundary."""
 PUBLISHED_QUALITY = 50, 100
 """JPEG qualities at which finished pictures are saved."""
+SENT_ON = 0.3
+"""Share of the finished pictures that are saved a second time."""
 FILMED = 0.06
 """Share of the finished pictures that are a frame of a film."""
 FILM_CODECS = ("XVID", "VP80")
@@ -90,8 +92,7 @@ class Cutout:
 def authentic(image: Image, labels: Image, size: Size, rng: np.random.Generator) -> Picture:
     """A picture of `size`, cropped from one photo, with the same history that a spliced one would have."""
     picture = frame(image, labels, _made_at(size, image, rng), rng)
-    _scale_down(picture, size, rng)
-    picture.image = publish(picture.image, rng)
+    _spread(picture, size, rng)
     return picture
 
 
@@ -102,8 +103,7 @@ def spliced(image: Image, labels: Image, donors: ReadsPhotos, size: Size, rng: n
     """
     picture = frame(image, labels, _made_at(size, image, rng), rng)
     paste(picture, donors, rng)
-    _scale_down(picture, size, rng)
-    picture.image = publish(picture.image, rng)
+    _spread(picture, size, rng)
     return picture
 
 
@@ -114,9 +114,25 @@ def _made_at(size: Size, photo: Image, rng: np.random.Generator) -> Size:
     return round(size[0] * factor), round(size[1] * factor)
 
 
+def _spread(picture: Picture, size: Size, rng: np.random.Generator) -> None:
+    """The finished picture on its way to who looks at it: saved and scaled down, published, saved again by a service."""
+    if picture.mask.shape != size:
+        if rng.random() < 0.5:
+            picture.image = _jpeg(picture.image, *PUBLISHED_QUALITY, rng)
+        _scale_down(picture, size, rng)
+    picture.image = publish(picture.image, rng)
+    if rng.random() < SENT_ON:
+        picture.image = _sent_on(picture.image, rng)
+
+
+def _sent_on(image: Image, rng: np.random.Generator) -> Image:
+    """The picture saved once more: four times in ten cropped before, so that the blocks of the two files differ."""
+    top, left = (int(side) for side in rng.integers(0, 8, 2)) if rng.random() < 0.4 else (0, 0)
+    padded = cv2.copyMakeBorder(image, top, 0, left, 0, cv2.BORDER_REFLECT_101)
+    return _jpeg(padded, *PUBLISHED_QUALITY, rng)[top:, left:]
+
+
 def _scale_down(picture: Picture, size: Size, rng: np.random.Generator) -> None:
-    if picture.mask.shape == size:
-        return
     down, across = (new / old for new, old in zip(size, picture.mask.shape, strict=True))
     picture.image = _resize(picture.image, size[::-1], rng)
     picture.mask, picture.labels = (
