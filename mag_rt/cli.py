@@ -46,7 +46,7 @@ from mag_rt.video import Sampling, Segment, expected, is_video, segments
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 terminal = Console()
@@ -102,7 +102,10 @@ def scan(
         bool, typer.Option("--resume", help="Go on with the results in DIR: scan what has no line there yet.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh though DIR holds results.")] = False,
-    save: Annotated[Save, typer.Option(help="Which pictures to write.", rich_help_panel=RESULTS)] = Save.all,
+    save: Annotated[
+        Save,
+        typer.Option(metavar="WHICH", help="Pictures to write: all, masks, overlays or none.", rich_help_panel=RESULTS),
+    ] = Save.all,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report.html to look at.", rich_help_panel=RESULTS)
     ] = True,
