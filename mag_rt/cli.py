@@ -355,7 +355,8 @@ def _segment_as_json(segment: Segment, out: Path) -> dict[str, Any]:
 def _say(summary: Summary, scanned: int, out: Path, seconds: float) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in summary.counts.items() if count)
     before = f", {summary.pictures - scanned} of them before" if scanned < summary.pictures else ""
-    line = f"{counts}{before} in {seconds:.1f} s ({scanned / seconds:.1f} pictures/s); results in {out}"
+    speed = f" ({scanned / seconds:.1f} pictures/s)" if scanned else ""
+    line = f"{counts}{before} in {seconds:.1f} s{speed}; results in {out}"
     terminal.print(line, markup=False, highlight=False)
 
 
