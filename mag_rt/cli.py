@@ -46,7 +46,7 @@ from mag_rt.video import Sampling, Segment, expected, is_video, segments
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 terminal = Console()
@@ -102,7 +102,10 @@ def scan(
         bool, typer.Option("--resume", help="Go on with the results in DIR: scan what has no line there yet.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh though DIR holds results.")] = False,
-    save: Annotated[Save, typer.Option(help="Which pictures to write.", rich_help_panel=RESULTS)] = Save.all,
+    save: Annotated[
+        Save,
+        typer.Option(metavar="WHICH", help="Pictures to write: all, masks, overlays or none.", rich_help_panel=RESULTS),
+    ] = Save.all,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report.html to look at.", rich_help_panel=RESULTS)
     ] = True,
@@ -352,7 +355,8 @@ def _segment_as_json(segment: Segment, out: Path) -> dict[str, Any]:
 def _say(summary: Summary, scanned: int, out: Path, seconds: float) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in summary.counts.items() if count)
     before = f", {summary.pictures - scanned} of them before" if scanned < summary.pictures else ""
-    line = f"{counts}{before} in {seconds:.1f} s ({scanned / seconds:.1f} pictures/s); results in {out}"
+    speed = f" ({scanned / seconds:.1f} pictures/s)" if scanned else ""
+    line = f"{counts}{before} in {seconds:.1f} s{speed}; results in {out}"
     terminal.print(line, markup=False, highlight=False)
 
 

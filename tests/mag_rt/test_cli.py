@@ -185,6 +185,11 @@ def test_version() -> None:
     assert magrt("--version").stdout.startswith("magrt 0.")
 
 
+def test_the_help_says_what_an_option_that_is_left_out_means() -> None:
+    said = magrt("scan", "--help").stdout
+    assert said.count("[model's own]") == 2 and "[1]" in said  # brackets are not markup
+
+
 def test_names_come_from_standard_input_and_one_that_is_gone_is_an_error_line(
     inbox: Path, red_model: Path, tmp_path: Path
 ) -> None:
