@@ -118,7 +118,7 @@ def _convert(graph: GraphProto, exact: set[str]) -> None:
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
-    _drop_unused(graph)
+    drop_unused(graph)
     for output in graph.output:
         output.type.tensor_type.elem_type = TensorProto.FLOAT16
 
@@ -136,7 +136,8 @@ def _rounded(weight: TensorProto, name: str) -> TensorProto:
     return numpy_helper.from_array(values.astype(np.float16), name)
 
 
-def _drop_unused(graph: GraphProto) -> None:
+def drop_unused(graph: GraphProto) -> None:
+    """Take out the constants that no node reads."""
     used = {name for node in graph.node for name in node.input}
     kept = [each for each in graph.initializer if each.name in used]
     del graph.initializer[:]

@@ -1,10 +1,9 @@
 """The INT8 network, made from a bundle's float32 one: QDQ for OpenVINO, ONNX Runtime and TensorRT alike.
 
 Signed and symmetric with zero point 0, weights by output channel, activations by tensor: TensorRT takes nothing else.
-The picture and the convolution with the high-pass filters stay float: residuals are smaller than a grey level. What
-comes out of it is quantised, each channel in steps of its own, which the weights before and behind it take in. Else
-only a convolution whose input is never negative, for it comes out of ReLUs, is quantised; there OpenVINO can take
-unsigned integers, which go twice as far at the same steps (mag_rt/backends/openvino.py).
+The picture and the convolutions with and behind the high-pass filters, as one, stay float: residuals are smaller than a
+grey level. A convolution is quantised whose input is never negative, for it comes out of ReLUs; there OpenVINO can take
+unsigned integers, which have twice as many steps (mag_rt/backends/openvino.py).
 
 Activations are quantised where they are made, once for all that read them, and again before the convolution when
 something was concatenated on the way, which changes nothing but shows TensorRT that the convolution reads INT8. What is
@@ -15,12 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle
@@ -29,6 +29,7 @@ from mag_rt.pictures import pad, shrink
 from mag_rt.sources import find
 from mag_train.checkpoint import RunError
 from mag_train.data.photos import Photo, labelled_photos
+from mag_train.half import drop_unused
 
 PHOTOS = 48
 """Photos that calibrate."""
@@ -91,20 +92,18 @@ def quantise(network: bytes, images: list[Image]) -> bytes:
     """
     model = onnx.load_from_string(network)
     graph = model.graph
+    _join(graph)
     producers = {output: node for node in graph.node for output in node.output}
     weights = {each.name: each for each in graph.initializer}
-    even = _even_out(model, producers, weights, images)
     convolutions = [
         node
         for node in graph.node
-        if node.op_type == "Conv"
-        and node.input[1] in weights
-        and (node.input[0] in even or _never_negative(node.input[0], producers))
+        if node.op_type == "Conv" and node.input[1] in weights and _never_negative(node.input[0], producers)
     ]
     if not convolutions:
-        raise ValueError("no convolution of the network reads what ReLUs or convolutions give: nothing to quantise")
-    read = [node.input[0] for node in convolutions if node.input[0] not in even]
-    scales = _scales(model.SerializeToString(), read, producers, images) | dict.fromkeys(even, 1 / STEPS)
+        raise ValueError("no convolution of the network reads what ReLUs give: nothing to quantise")
+    read = [node.input[0] for node in convolutions]
+    scales = _scales(model.SerializeToString(), read, producers, images)
     for name, scale in scales.items():
         graph.initializer.append(helper.make_tensor(f"{name}_scale", TensorProto.FLOAT, [], [scale]))
     graph.initializer.append(helper.make_tensor("zero_point", TensorProto.INT8, [], [0]))
@@ -115,37 +114,59 @@ def quantise(network: bytes, images: list[Image]) -> bytes:
     return model.SerializeToString()
 
 
-def _even_out(
-    model: ModelProto, producers: dict[str, NodeProto], weights: dict[str, TensorProto], images: list[Image]
-) -> set[str]:
-    """Bring each channel between two convolutions, one right behind the other, to [-1, 1]; the names of what is there.
+def _join(graph: GraphProto) -> None:
+    """Make one convolution of two where the second alone reads what the first gives, and pads nothing to it.
 
-    The weights are changed where they are, and the network's function stays what it was. In the `edge` network picture
-    and noise residuals lie there side by side, and in equal steps the residuals, a tenth as large, would be lost.
+    The function stays what it was. In the `edge` network picture and noise residuals lie between the two: in integers
+    the residuals, a tenth as large, lose too much there, and in float the one takes less time than the two.
     """
-    graph = model.graph
+    weights = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
     readers = Counter([name for node in graph.node for name in node.input] + [each.name for each in graph.output])
-
-    def convolves(node: NodeProto | None) -> bool:
-        return node is not None and node.op_type == "Conv" and node.input[1] in weights
-
-    pairs = [
-        (producers[node.input[0]], node)
-        for node in graph.node
-        if convolves(node) and convolves(producers.get(node.input[0])) and readers[node.input[0]] == 1
-    ]
-    clips = _channel_clips(model.SerializeToString(), [first.output[0] for first, _ in pairs], images)
-    for first, second in pairs:
-        clip = clips[first.output[0]]
-        for name in first.input[1:]:
-            _scale(weights[name], (1 / clip).reshape(-1, *[1] * (len(weights[name].dims) - 1)))
-        _scale(weights[second.input[1]], clip[:, None, None])
-    return set(clips)
+    for second in list(graph.node):
+        first = producers.get(second.input[0])
+        if first is None or readers[first.output[0]] > 1 or not _can_join(first, second, weights):
+            continue
+        stride = _settings(first)["strides"]
+        inner, outer = weights[first.input[1]], weights[second.input[1]]
+        bias = outer.sum(axis=(2, 3)) @ _bias(first, weights) + _bias(second, weights)
+        made = {f"{second.output[0]}_weight": _joined(inner, outer, stride), f"{second.output[0]}_bias": bias}
+        graph.initializer.extend(numpy_helper.from_array(each.astype(np.float32), name) for name, each in made.items())
+        strides = [one * other for one, other in zip(stride, _settings(second)["strides"], strict=True)]
+        kept = {"name": second.name, "pads": _settings(first)["pads"], "strides": strides}
+        second.CopyFrom(helper.make_node("Conv", [first.input[0], *made], second.output, **kept))
+        graph.node.remove(first)
+    drop_unused(graph)
 
 
-def _scale(weight: TensorProto, factor: NDArray[np.float64]) -> None:
-    scaled = (numpy_helper.to_array(weight) * factor).astype(np.float32)
-    weight.CopyFrom(numpy_helper.from_array(scaled, weight.name))
+def _can_join(first: NodeProto, second: NodeProto, weights: dict[str, NDArray[np.float32]]) -> bool:
+    plain = {"dilations": [1, 1], "group": 1, "auto_pad": b"NOTSET"}
+    return _settings(second)["pads"] == [0, 0, 0, 0] and all(
+        node.op_type == "Conv" and {*node.input[1:]} <= {*weights} and plain.items() <= _settings(node).items()
+        for node in (first, second)
+    )
+
+
+def _settings(convolution: NodeProto) -> dict[str, Any]:
+    """The attributes of a convolution of pictures, those that are left out too."""
+    default = {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1, "auto_pad": b"NOTSET"}
+    return default | {each.name: helper.get_attribute_value(each) for each in convolution.attribute}
+
+
+def _bias(convolution: NodeProto, weights: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    name = next(iter(convolution.input[2:]), None)
+    return weights[name] if name else np.zeros(len(weights[convolution.input[1]]), np.float32)
+
+
+def _joined(inner: NDArray[np.float32], outer: NDArray[np.float32], stride: list[int]) -> NDArray[np.float64]:
+    """The weight, out x in x h x w, of an `inner` convolution of that stride and the `outer` one behind it."""
+    sides = [i + step * (o - 1) for i, o, step in zip(inner.shape[2:], outer.shape[2:], stride, strict=True)]
+    weight = np.zeros((len(outer), inner.shape[1], *sides))
+    for y, x in np.ndindex(outer.shape[2:]):
+        top, left = y * stride[0], x * stride[1]
+        window = np.s_[..., top : top + inner.shape[2], left : left + inner.shape[3]]
+        weight[window] += np.einsum("om,mihw->oihw", outer[..., y, x].astype(np.float64), inner)
+    return weight
 
 
 def _never_negative(name: str, producers: dict[str, NodeProto]) -> bool:
@@ -195,19 +216,6 @@ def _clips(network: bytes, names: list[str], images: list[Image]) -> dict[str, f
     return {name: _best_clip(histograms[name], largest[name]) for name in names}
 
 
-def _channel_clips(network: bytes, names: list[str], images: list[Image]) -> dict[str, NDArray[np.float64]]:
-    """Where to clip each channel of these tensors, N x C x H x W of either sign, by what they are on the images."""
-    activations = _activations(network, names, images)
-    largest: dict[str, NDArray[np.float64]] = {}
-    for name, values in activations():
-        largest[name] = np.maximum(largest.get(name, 1e-6), abs(values).max(axis=(0, 2, 3)))
-    histograms = {name: np.zeros((len(most), BINS)) for name, most in largest.items()}
-    for name, values in activations():
-        for channel, most in enumerate(largest[name]):
-            histograms[name][channel] += np.histogram(abs(values[:, channel]), BINS, (0, most))[0]
-    return {name: np.array([*map(_best_clip, histograms[name], most)]) for name, most in largest.items()}
-
-
 def _activations(
     network: bytes, names: list[str], images: list[Image]
 ) -> Callable[[], Iterator[tuple[str, NDArray[np.float32]]]]:
@@ -219,7 +227,7 @@ def _activations(
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def activations() -> Iterator[tuple[str, NDArray[np.float32]]]:
-        for image in images if names else ():  # of no names the session would give everything
+        for image in images:
             yield from zip(names, session.run(names, {"image": image}), strict=True)
 
     return activations

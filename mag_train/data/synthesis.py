@@ -115,7 +115,7 @@ def _made_at(size: Size, photo: Image, rng: np.random.Generator) -> Size:
 
 
 def _spread(picture: Picture, size: Size, rng: np.random.Generator) -> None:
-    """The finished picture on its way to who looks at it: saved and scaled down, published, saved again by a service."""
+    """The finished picture on its way to who looks at it: saved and scaled down, published, saved once more."""
     if picture.mask.shape != size:
         if rng.random() < 0.5:
             picture.image = _jpeg(picture.image, *PUBLISHED_QUALITY, rng)

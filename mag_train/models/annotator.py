@@ -52,7 +52,8 @@ class PaperAnnotator(Annotator):
 class NoiseViews(nn.Module):
     """The picture beside its noise residuals, both unshuffled by 2, as one convolution.
 
-    N x 3 x H x W in [-1, 1] to N x 4(3+`filters`) x H/2 x W/2: channel by channel, the four pixels of each 2x2 block.
+    N x 3 x H x W in [-1, 1] to N x 4(3+`filters`) x H/2+2 x W/2+2: channel by channel, the four pixels of each 2x2
+    block, and a ring of mirrored ones around for the 3x3 convolution that reads them without a padding of its own.
     No pixel is thrown away before the network has looked at its noise.
 
     The residuals are learned 5x5 high-pass filters: their weights are kept zero-mean, so they see noise and not
@@ -72,7 +73,7 @@ class NoiseViews(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         # In float32 whatever the precision of the run: half a grey level, the bfloat16 step near 1, is the signal here.
         with torch.autocast(image.device.type, enabled=False):
-            padded = functional.pad(image, (self.REACH,) * 4, mode="reflect")
+            padded = functional.pad(image, (self.REACH + 2,) * 4, mode="reflect")
             channels_last = padded.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
             return functional.conv2d(channels_last, self.strided(), stride=2)
 
@@ -104,7 +105,7 @@ class EdgeAnnotator(Annotator):
         super().__init__(maps)
         widths = self.WIDTHS
         self.noise = NoiseViews(filters=6)
-        self.stem = nn.Sequential(ConvBlock(4 * (3 + 6), widths[0]), ResidualBlock(widths[0]))
+        self.stem = nn.Sequential(ConvBlock(4 * (3 + 6), widths[0], padding=False), ResidualBlock(widths[0]))
         self.down = nn.ModuleList(
             nn.Sequential(ConvBlock(fine, coarse, stride=2), ResidualBlock(coarse)) for fine, coarse in pairwise(widths)
         )

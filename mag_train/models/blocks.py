@@ -5,11 +5,14 @@ from torch.nn import functional
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution of an odd `side`, batch norm, ReLU: N x `inside` x H x W to N x `outside` x H and W by `stride`."""
+    """Convolution of an odd `side`, batch norm, ReLU: N x `inside` x H x W to N x `outside` x H and W by `stride`.
 
-    def __init__(self, inside: int, outside: int, stride: int = 1, side: int = 3) -> None:
+    Without `padding` the border of side // 2 pixels is lost.
+    """
+
+    def __init__(self, inside: int, outside: int, stride: int = 1, side: int = 3, padding: bool = True) -> None:
         super().__init__(
-            nn.Conv2d(inside, outside, side, stride, side // 2, bias=False),
+            nn.Conv2d(inside, outside, side, stride, side // 2 if padding else 0, bias=False),
             nn.BatchNorm2d(outside),
             nn.ReLU(inplace=True),
         )
