@@ -91,6 +91,28 @@ def test_the_cross_entropy_of_the_edge_preset_is_on_the_mask_alone() -> None:
     assert with_it - annotation_loss(truth, annotation, counted, PAPER) == pytest.approx(2 * entropy, rel=1e-5)
 
 
+def test_the_cross_entropy_of_classes_is_summed_over_them_where_they_are_known() -> None:
+    truth, annotation = TRUTH.expand(1, 12, 2, 2), ANNOTATION.expand(1, 12, 2, 2)
+    counted = torch.ones_like(truth).clone()
+    counted[:, 2:, 0, 0] = 0
+    with_it = annotation_loss(truth, annotation, counted, LossConfig(class_cross_entropy=0.5))
+    entropy = -(math.log(0.5) + math.log(0.75) + math.log(1.0)) / 3
+    assert with_it - annotation_loss(truth, annotation, counted, PAPER) == pytest.approx(0.5 * 10 * entropy, rel=1e-5)
+
+
+def test_a_class_that_is_silent_still_learns_by_cross_entropy() -> None:
+    """Eq. 6 is bounded: where a sigmoid says nothing, nothing of its gradient is left."""
+    truth = TRUTH.expand(1, 12, 2, 2)
+    pulls = {}
+    for weight in (0.0, 0.3):
+        logits = torch.full((1, 12, 2, 2), -12.0, requires_grad=True)
+        config = LossConfig(class_cross_entropy=weight)
+        annotation_loss(truth, torch.sigmoid(logits), torch.ones_like(truth), config).backward()
+        assert logits.grad is not None
+        pulls[weight] = logits.grad[0, 3, 0, 0].abs().item()
+    assert pulls[0.0] < 1e-4 < 0.01 < pulls[0.3]
+
+
 def test_eq2_is_the_mean_difference_over_counted_pixels() -> None:
     assert semantic_loss(TRUTH, ANNOTATION, torch.ones_like(TRUTH)).item() == pytest.approx((0.25 + 0.5 + 0.25) / 4)
     counted = one_map([1.0, 0.0], [1.0, 1.0])

@@ -138,3 +138,21 @@ def test_a_picture_of_the_photos_own_size_is_not_resized_to_fit() -> None:
     shapes = {synthesis.frame(image, labels, None, np.random.default_rng(seed)).mask.shape for seed in range(40)}
     whole = [shape for shape in shapes if shape[0] > 112 and shape[1] > 152 and shape <= labels.shape]
     assert labels.shape in shapes and len(whole) > 3  # whole, or less a few pixels that move the JPEG grid
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_picture_that_was_sent_on_is_where_it_was(seed: int) -> None:
+    slope = np.linspace(0, 255, 64 * 96 * 3).reshape(64, 96, 3).astype(np.uint8)
+    sent = synthesis._sent_on(slope, np.random.default_rng(seed))
+    assert sent.shape == slope.shape and np.abs(sent.astype(int) - slope).mean() < 4
+
+
+def test_pictures_are_saved_never_once_or_twice_after_the_paste(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes from the web was mostly saved by whoever made it, and often again by whoever passed it on."""
+    saved: list[int] = []
+    monkeypatch.setattr(synthesis, "_jpeg", lambda image, low, high, rng: saved.append(seed) or image)
+    for seed in range(300):
+        picture = Picture(*(np.zeros(shape, np.uint8) for shape in ((*SIZE, 3), SIZE, SIZE)))
+        synthesis._spread(picture, SIZE, np.random.default_rng(seed))
+    times = np.bincount([saved.count(seed) for seed in range(300)]) / 300
+    assert len(times) == 3 and times.min() > 0.1
