@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from mag_rt import bundle as bundles
-from mag_rt.backends.tensorrt import ARENA_BYTES, annotating
+from mag_rt.backends.loaded_engine import annotating
+from mag_rt.backends.tensorrt import ARENA_BYTES
 from mag_rt.bundle import Bundle
 from mag_rt.cuda import CudaError, Gpu
 from mag_rt.engine_cache import EngineCache

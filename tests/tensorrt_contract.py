@@ -50,7 +50,7 @@ IExecutionContext.set_optimization_profile_async(profile_index, stream_handle)
 IExecutionContext.set_input_shape(name, shape) IExecutionContext.get_tensor_shape(name)
 IExecutionContext.set_tensor_address(name, memory) IExecutionContext.execute_async_v3(stream_handle)
 """
-"""What mag_rt/backends/tensorrt.py uses."""
+"""What mag_rt/backends/loaded_engine.py uses."""
 
 
 def entries(text: str) -> list[str]:

@@ -20,8 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mag_rt import Scanner, engines
 from mag_rt import bundle as bundles
+from mag_rt.backends.loaded_engine import annotating
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
-from mag_rt.backends.tensorrt import TensorRTReader, annotating
+from mag_rt.backends.tensorrt import TensorRTReader
 from mag_rt.bundle import Bundle
 from mag_rt.cuda import CudaError, DeviceArray, DoesNotFitError, Gpu
 from mag_rt.engines import EngineError, Spec
