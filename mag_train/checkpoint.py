@@ -38,6 +38,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: not a checkpoint of a run ({type(error).__name__})") from error
 
 
+def trained_so_far(state: dict[str, Any]) -> dict[str, float]:
+    """Iterations, pictures and hours behind a checkpoint, those of the model that its run started from included."""
+    own = {"iterations": state["iteration"], "pictures": state["pictures"], "hours": state["seconds"] / 3600}
+    return {unit: amount + state["before"].get(unit, 0) for unit, amount in own.items()}
+
+
 def best_checkpoint(run: Path) -> Path:
     """The checkpoint to use: a checkpoint itself, or of a run's folder the best, or the last before any is best."""
     if run.suffix == ".pt":

@@ -26,7 +26,7 @@ from mag_rt.findings import score
 from mag_rt.parity import Annotate
 from mag_rt.pictures import Normalisation, pad, shrink
 from mag_train import models
-from mag_train.checkpoint import RunError, best_checkpoint, load_checkpoint
+from mag_train.checkpoint import RunError, best_checkpoint, load_checkpoint, trained_so_far
 from mag_train.config import Config
 from mag_train.data.opening import split
 from mag_train.data.photos import Photo, labelled_photos
@@ -262,11 +262,10 @@ def fit_logistic(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float,
 
 
 def _facts(config: Config, state: dict[str, Any]) -> dict[str, Any]:
-    pictures = state["iteration"] * (config.data.spliced + config.data.authentic)
+    so_far = trained_so_far(state)
     return {
-        "iterations": state["iteration"],
-        "pictures": pictures,
-        "hours": round(state["seconds"] / 3600, 2),
+        **so_far,
+        "hours": round(so_far["hours"], 2),
         "validation_ap": round(state["best"], 4),
         "machine": f"{os.cpu_count()} x {platform.machine()}, torch {torch.__version__}",
         "config": config.model_dump(mode="json"),

@@ -54,7 +54,8 @@ class Run:
         self.game = Game(self._players(), fabric, config)
         decay = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.mag.annotator, multi_avg_fn=decay, use_buffers=True)
-        self.iteration, self.best, self.seconds = 0, 0.0, 0.0
+        self.iteration, self.pictures, self.seconds, self.best = 0, 0, 0.0, 0.0
+        self.before: dict[str, float] = {}  # what the model that it started from had been trained on
         self.unreadable: set[str] = set()
         self.shown = panels.fixed_pictures(self.validation) if fabric.is_global_zero else []
         if fabric.global_rank:  # the same weights everywhere, other dropout
@@ -98,6 +99,7 @@ class Run:
                 terms, waited = self._iterate(drawn, joined)
                 self.average.update_parameters(self.mag.annotator)
                 self.iteration += 1
+                self.pictures += seen
                 taken = time.perf_counter() - asked
                 self.seconds += taken
                 progress.update(bar, completed=self.iteration)
@@ -214,8 +216,10 @@ class Run:
             "config": self.config.model_dump(mode="json"),
             "data": str(self.data),
             "iteration": self.iteration,
-            "best": self.best,
+            "pictures": self.pictures,
             "seconds": self.seconds,
+            "before": self.before,
+            "best": self.best,
             "networks": self.mag.state_dict(),
             "average": self.average.state_dict(),
             "optimisers": {name: player.optimiser.state_dict() for name, player in self.game.players.items()},
@@ -231,7 +235,8 @@ class Run:
 
         On another number of processes it goes on from there too, with other dropout.
         """
-        self.iteration, self.best, self.seconds = state["iteration"], state["best"], state["seconds"]
+        self.iteration, self.pictures, self.seconds = state["iteration"], state["pictures"], state["seconds"]
+        self.before, self.best = state["before"], state["best"]
         self.mag.load_state_dict(state["networks"])
         self.average.load_state_dict(state["average"])
         for name, player in self.game.players.items():
@@ -258,7 +263,7 @@ def start(
     run = Run(config, data, folder, fabric)
     if warm:
         shown = [pictures(run.stream[number][0], fabric.device).image for number in range(WARM_START_BATCHES)]
-        warm_start(run.mag.annotator, warm, torch.cat(shown))
+        run.before = warm_start(run.mag.annotator, warm, torch.cat(shown))
         run.average.module.load_state_dict(run.mag.annotator.state_dict())
     if fabric.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)

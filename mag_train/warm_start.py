@@ -10,22 +10,26 @@ from torch import Tensor
 
 from mag_rt import bundle
 from mag_rt.errors import BundleError
-from mag_train.checkpoint import RunError, best_checkpoint, load_checkpoint
+from mag_train.checkpoint import RunError, best_checkpoint, load_checkpoint, trained_so_far
 from mag_train.models.annotator import Annotator
 from mag_train.models.folding import unfold
 
 
-def warm_start(annotator: Annotator, model: Path, images: Tensor) -> None:
+def warm_start(annotator: Annotator, model: Path, images: Tensor) -> dict[str, float]:
     """Give `annotator` the weights of `model`: a bundle (folder or .zip), a run's folder or a checkpoint (.pt).
 
     A bundle's batch norm is folded away; its statistics are taken anew on `images`, N x 3 x H x W in [-1, 1].
+    Gives the iterations, pictures and hours that the model was trained on, as far as it says.
     Raises BundleError or RunError when the model cannot be read or has another annotator.
     """
     try:
         if model.suffix == ".pt" or best_checkpoint(model).is_file():
-            annotator.load_state_dict(averaged_weights(load_checkpoint(best_checkpoint(model))))
-        else:
-            unfold(annotator, _initialisers(bundle.load(model).network), images)
+            state = load_checkpoint(best_checkpoint(model))
+            annotator.load_state_dict(averaged_weights(state))
+            return trained_so_far(state)
+        given = bundle.load(model)
+        unfold(annotator, _initialisers(given.network), images)
+        return {unit: given.training[unit] for unit in ("iterations", "pictures", "hours") if unit in given.training}
     except (ValueError, RuntimeError) as error:
         if isinstance(error, RunError | BundleError):
             raise

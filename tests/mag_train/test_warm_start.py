@@ -9,7 +9,7 @@ from mag_rt import bundle as bundles
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_train import config as configuration
 from mag_train import trainer
-from mag_train.checkpoint import RunError, load_checkpoint
+from mag_train.checkpoint import RunError, load_checkpoint, trained_so_far
 from mag_train.cli import app
 from mag_train.models.annotator import EdgeAnnotator
 from mag_train.models.folding import folded, unfold
@@ -63,6 +63,20 @@ def test_a_run_starts_from_another_run(photo_folder: Path, tmp_path: Path) -> No
     second = trainer.start(rules, photo_folder, tmp_path / "second", warm=tmp_path / "first")
     theirs = averaged_weights(load_checkpoint(tmp_path / "first" / "best.pt"))
     assert all(torch.equal(theirs[name], each) for name, each in second.mag.annotator.state_dict().items())
+
+
+def test_what_a_model_was_trained_on_before_is_counted(photo_folder: Path, tmp_path: Path) -> None:
+    """Else a bundle would say of weights that saw a hundred thousand pictures that they saw the last thousand."""
+    rules = configuration.load("smoke", [*SHORT, "optim.accumulate=2"])
+    each = 2 * (rules.data.spliced + rules.data.authentic)
+    shipped = bundles.load(bundles.bundled()).training
+    trainer.start(rules, photo_folder, tmp_path / "first", warm=bundles.bundled()).fit()
+    first = load_checkpoint(tmp_path / "first/last.pt")
+    assert first["pictures"] == each * first["iteration"] > 0
+    assert trained_so_far(first)["pictures"] == shipped["pictures"] + first["pictures"]
+    second = trainer.start(rules, photo_folder, tmp_path / "second", warm=tmp_path / "first/last.pt")
+    assert second.before == trained_so_far(first)
+    assert trainer.resume(tmp_path / "second", None, []).before == second.before
 
 
 def test_another_annotator_is_refused(photo_folder: Path, tmp_path: Path) -> None:
