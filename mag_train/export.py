@@ -33,9 +33,9 @@ from mag_train.data.photos import Photo, labelled_photos
 from mag_train.data.synthesis import Image, spliced
 from mag_train.half import with_float16
 from mag_train.models.annotator import Annotator
-from mag_train.models.folding import folded
+from mag_train.models.folding import folded, midway
 from mag_train.models.retoucher import RetoucherOutputs
-from mag_train.warm_start import averaged_weights
+from mag_train.warm_start import averaged_weights, weights_of
 
 NORMALISATION = Normalisation(scale=1 / 127.5, offset=-1.0)
 MAX_SIDE = 1024
@@ -51,16 +51,22 @@ MISSED_SPLICES = 0.10
 UNCALIBRATED = Calibration(slope=1.0, intercept=0.0, authentic=0.0, spliced=1.0)
 
 
-def export(run: Path, out: Path, data: Path | None, weights_licence: str) -> Bundle:
+def export(run: Path, out: Path, data: Path | None, weights_licence: str, average_with: Path | None = None) -> Bundle:
     """Write the bundle of a run to the folder `out`: of its best checkpoint, or of its last while there is no best.
 
     The photos of role `calibration` in the manifest of `data` (the run's own unless given), or else the photos that the
-    run held out, calibrate the score. Raises RunError when ONNX Runtime and torch disagree on the network.
+    run held out, calibrate the score. `average_with`: a bundle, the one that the run started from, half way to whose
+    weights those of the run are taken (`midway`). Raises RunError when ONNX Runtime and torch disagree on the network,
+    BundleError or ValueError when the other bundle cannot be used.
     """
     state = load_checkpoint(best_checkpoint(run))
     config = Config.model_validate(state["config"])
     photos = calibration_photos(data or Path(state["data"]))
     annotator = averaged_annotator(config, state)
+    facts = _facts(config, state)
+    if average_with:
+        other = bundle.load(average_with)
+        annotator, facts["averaged_with"] = midway(annotator, weights_of(other)), other.sha256
     draft = Bundle(
         annotator=config.model.annotator,
         multiple=annotator.side_multiple,
@@ -76,9 +82,9 @@ def export(run: Path, out: Path, data: Path | None, weights_licence: str) -> Bun
     bundle.save(draft, out)
     with Scanner(out) as scanner:
         difference = _disagreement(annotator, scanner.bundle, photos)
-        calibration, facts = calibrate(scanner, photos, config.seed)
+        calibration, checked = calibrate(scanner, photos, config.seed)
     shown = photos_by_class(Path(state["data"]))
-    training = {**_facts(config, state), "photos_by_class": shown, "torch_difference": difference, **facts}
+    training = {**facts, "photos_by_class": shown, "torch_difference": difference, **checked}
     finished = replace(draft, calibration=calibration, training=training)
     finished = with_float16(finished, _inputs(draft, photos, HALF_CHECKED), _in_torch(annotator))
     bundle.save(finished, out)

@@ -35,6 +35,12 @@ def export(
     weights_licence: Annotated[
         str, typer.Option(help="What the training photos allow the weights to be used for.")
     ] = "unknown: as the licences of the training photos allow",
+    average_with: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE", help="Write the mean of the run's weights and those of the bundle that it started from."
+        ),
+    ] = None,
     int8: Annotated[
         Path | None,
         typer.Option(
@@ -60,13 +66,15 @@ def export(
     from mag_train.quantise import photos_in, with_int8
 
     if run.suffix == ".zip" or (run / MANIFEST).is_file():
-        if extra or not (data or int8):
+        if extra or average_with or not (data or int8):
             raise typer.BadParameter(
-                "a bundle has no retoucher, and no photos: name some by --data or --int8", param_hint="RUN"
+                "a bundle has no retoucher and no photos, name some by --data or --int8; and runs are averaged, "
+                "not bundles",
+                param_hint="RUN",
             )
         written = exporting.add_float16(run, bundle, data) if data else bundles.load(run)
     else:
-        written = exporting.export(run, bundle, data, weights_licence)
+        written = exporting.export(run, bundle, data, weights_licence, average_with)
     if int8:
         written = with_int8(written, photos_in(int8))
         bundles.save(written, bundle)

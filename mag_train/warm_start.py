@@ -28,7 +28,7 @@ def warm_start(annotator: Annotator, model: Path, images: Tensor) -> dict[str, f
             annotator.load_state_dict(averaged_weights(state))
             return trained_so_far(state)
         given = bundle.load(model)
-        unfold(annotator, _initialisers(given.network), images)
+        unfold(annotator, weights_of(given), images)
         return {unit: given.training[unit] for unit in ("iterations", "pictures", "hours") if unit in given.training}
     except (ValueError, RuntimeError) as error:
         if isinstance(error, RunError | BundleError):
@@ -42,6 +42,7 @@ def averaged_weights(state: dict[str, Any]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): each for name, each in state["average"].items() if name.startswith(prefix)}
 
 
-def _initialisers(network: bytes) -> dict[str, Tensor]:
-    graph = onnx.load_from_string(network).graph
+def weights_of(given: bundle.Bundle) -> dict[str, Tensor]:
+    """The constants of a bundle's float32 network by name, batch norm folded away."""
+    graph = onnx.load_from_string(given.network).graph
     return {each.name: torch.from_numpy(numpy_helper.to_array(each).copy()) for each in graph.initializer}

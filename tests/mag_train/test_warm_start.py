@@ -12,7 +12,7 @@ from mag_train import trainer
 from mag_train.checkpoint import RunError, load_checkpoint, trained_so_far
 from mag_train.cli import app
 from mag_train.models.annotator import EdgeAnnotator
-from mag_train.models.folding import folded, unfold
+from mag_train.models.folding import folded, midway, unfold
 from mag_train.warm_start import averaged_weights
 
 SHORT = ["schedule.epochs=1", "schedule.decay_epochs=0", "data.spliced=2"]
@@ -35,6 +35,17 @@ def test_unfolding_gives_back_what_folding_took() -> None:
     other = torch.rand(2, 3, 96, 64) * 2 - 1
     with torch.no_grad():
         torch.testing.assert_close(learner.eval()(other), taught(other), atol=1e-5, rtol=1e-4)
+
+
+def test_midway_lies_in_the_middle_of_both() -> None:
+    one, other = seasoned(), seasoned()
+    for each in other.parameters():
+        each.data.mul_(1.1)
+    mean = midway(one, folded(other).state_dict())
+    for name, weight in mean.state_dict().items():
+        both = [folded(each).state_dict()[name] for each in (one, other)]
+        torch.testing.assert_close(weight, (both[0] + both[1]) / 2)
+    assert not mean.training and one.state_dict().keys() != mean.state_dict().keys()  # a copy, without batch norm
 
 
 def test_unfolded_batch_norm_has_the_statistics_of_the_pictures() -> None:
