@@ -44,7 +44,7 @@ LARGEST_DIFFERENCE = 1e-4
 """Between ONNX Runtime and torch, on any probability of the check pictures."""
 HALF_CHECKED = 16
 """Photos that the float16 network is checked on."""
-FALSE_ALARMS = 0.03
+FALSE_ALARMS = 0.01
 """Share of authentic calibration photos that may be called spliced."""
 MISSED_SPLICES = 0.10
 """Share of spliced calibration pictures that may be called authentic."""
@@ -203,27 +203,34 @@ def calibrate(scanner: Scanner, photos: list[Photo], seed: int) -> tuple[Calibra
     """Fit the score on authentic photos, as they are, and on splices made of them, at even odds.
 
     `scanner` has the bundle with the calibration `UNCALIBRATED`.
-    The even photos are fitted on, the odd ones say how well it holds: what is measured is returned beside.
+    All photos are fitted on. How well such a fit holds on photos that it has not seen is returned beside: each half of
+    them is held against the fit of the other one.
     """
     on_authentic, on_spliced = _evidence(scanner, photos, seed)
-    slope, intercept = fit_logistic(
-        np.concatenate([on_authentic[::2], on_spliced[::2]]),
-        np.repeat([0.0, 1.0], [len(on_authentic[::2]), len(on_spliced[::2])]),
-    )
-    fitted = Calibration(slope, intercept, authentic=0.0, spliced=1.0)
-    scores_authentic, scores_spliced = (
-        np.array([score(value, fitted) for value in values]) for values in (on_authentic, on_spliced)
-    )
-    spliced_from = float(np.quantile(scores_authentic[::2], 1 - FALSE_ALARMS))
-    authentic_to = min(spliced_from, float(np.quantile(scores_spliced[::2], MISSED_SPLICES)))
-    checked = {
-        "photos": len(photos),
-        "authentic_called_spliced": round(float((scores_authentic[1::2] >= spliced_from).mean()), 4),
-        "authentic_called_authentic": round(float((scores_authentic[1::2] <= authentic_to).mean()), 4),
-        "spliced_called_spliced": round(float((scores_spliced[1::2] >= spliced_from).mean()), 4),
-        "spliced_called_authentic": round(float((scores_spliced[1::2] <= authentic_to).mean()), 4),
-    }
-    return replace(fitted, authentic=authentic_to, spliced=spliced_from), {"calibration_check": checked}
+    halves = [(on_authentic[start::2], on_spliced[start::2]) for start in (0, 1)]
+    rates = [_rates(_fitted(*fit), *check) for fit, check in (halves, halves[::-1])]
+    checked = {name: round(float(np.mean([each[name] for each in rates])), 4) for name in rates[0]}
+    return _fitted(on_authentic, on_spliced), {"calibration_check": {"photos": len(photos), **checked}}
+
+
+def _fitted(on_authentic: NDArray[np.float64], on_spliced: NDArray[np.float64]) -> Calibration:
+    """The logistic of the evidence on authentic and on spliced pictures, and its two thresholds."""
+    truth = np.repeat([0.0, 1.0], [len(on_authentic), len(on_spliced)])
+    slope, intercept = fit_logistic(np.concatenate([on_authentic, on_spliced]), truth)
+    line = Calibration(slope, intercept, authentic=0.0, spliced=1.0)
+    spliced_from = float(np.quantile([score(value, line) for value in on_authentic], 1 - FALSE_ALARMS))
+    missed = float(np.quantile([score(value, line) for value in on_spliced], MISSED_SPLICES))
+    return replace(line, authentic=min(spliced_from, missed), spliced=spliced_from)
+
+
+def _rates(fitted: Calibration, on_authentic: NDArray[np.float64], on_spliced: NDArray[np.float64]) -> dict[str, float]:
+    """How often authentic and spliced pictures of such evidence get either verdict."""
+    rates = {}
+    for kind, evidence in (("authentic", on_authentic), ("spliced", on_spliced)):
+        scores = np.array([score(value, fitted) for value in evidence])
+        rates[f"{kind}_called_spliced"] = float((scores >= fitted.spliced).mean())
+        rates[f"{kind}_called_authentic"] = float((scores <= fitted.authentic).mean())
+    return rates
 
 
 def _evidence(scanner: Scanner, photos: list[Photo], seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -92,8 +92,8 @@ def _report(written: Bundle, folder: Path) -> None:
     check = written.training["calibration_check"]
     typer.echo(f"{folder}: {written.annotator} annotator, {written.training['pictures']} pictures seen")
     typer.echo(
-        f"on {check['photos'] // 2} photos left out of the calibration: {check['authentic_called_spliced']:.1%} of the "
-        f"authentic and {check['spliced_called_spliced']:.1%} of the spliced pictures are called spliced"
+        f"on halves of {check['photos']} photos, by the fit of the other half: {check['authentic_called_spliced']:.1%} "
+        f"of the authentic and {check['spliced_called_spliced']:.1%} of the spliced pictures are called spliced"
     )
     for precision in written.networks:
         if facts := written.training.get(f"{precision}_difference"):
