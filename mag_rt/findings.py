@@ -20,7 +20,7 @@ SMALLEST_REGION = 0.0005
 MOST_REGIONS = 20
 SMALLEST_OBJECT = 0.01
 """Share of the picture below which a class is not listed among the objects."""
-EVIDENCE_SHARE = 0.005
+EVIDENCE_SHARE = 0.01
 """Share of the picture's pixels, the most suspicious ones, whose mean probability is the evidence for the score."""
 GREY: NDArray[np.float32] = np.arange(256, dtype=np.float32) / np.float32(255)
 """The probability that each grey level of a mask stands for."""

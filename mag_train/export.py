@@ -44,7 +44,7 @@ LARGEST_DIFFERENCE = 1e-4
 """Between ONNX Runtime and torch, on any probability of the check pictures."""
 HALF_CHECKED = 16
 """Photos that the float16 network is checked on."""
-FALSE_ALARMS = 0.01
+FALSE_ALARMS = 0.03
 """Share of authentic calibration photos that may be called spliced."""
 MISSED_SPLICES = 0.10
 """Share of spliced calibration pictures that may be called authentic."""

@@ -24,9 +24,9 @@ from mag_rt.pictures import as_grey
 from tests.conftest import CALIBRATION
 
 
-def test_evidence_is_the_log_odds_of_the_most_suspicious_half_a_percent() -> None:
+def test_evidence_is_the_log_odds_of_the_most_suspicious_hundredth() -> None:
     plane = np.zeros((100, 100), np.uint8)
-    plane[0, :25] = 204  # 0.8: 25 pixels of the 50 that count; the rest are 0
+    plane[0, :50] = 204  # 0.8: 50 pixels of the 100 that count; the rest are 0
     assert evidence(levels(plane)) == pytest.approx(math.log(0.4 / 0.6))
 
 
