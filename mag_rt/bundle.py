@@ -94,6 +94,11 @@ class Bundle:
         return _sha256(self.network)
 
 
+def numbers(facts: dict[str, Any]) -> dict[str, float]:
+    """Those facts that are numbers: a bundle's facts are for readers, and nothing holds them to any type."""
+    return {key: value for key, value in facts.items() if isinstance(value, (int, float))}
+
+
 def bundled() -> Path:
     """The bundle that ships with mag_rt."""
     return Path(str(files("mag_rt") / "models" / "edge"))

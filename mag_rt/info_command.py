@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mag_rt import bundle as bundles
-from mag_rt.bundle import NETWORKS, Bundle
+from mag_rt.bundle import NETWORKS, Bundle, numbers
 from mag_rt.errors import BundleError
 from mag_rt.terminal import UNUSABLE, stop
 from mag_rt.wording import printable
@@ -85,7 +85,7 @@ def limits(bundle: Bundle) -> list[str]:
     photos = bundle.training.get("photos_by_class")
     if not isinstance(photos, dict):
         return [*LIMITS, "How many training photos showed each class is not recorded in this bundle."]
-    known = _numbers(photos)
+    known = numbers(photos)
     few = [f"{name} ({known.get(name, 0):.0f})" for name in bundle.classes if known.get(name, 0) < FEW]
     if not few:
         return list(LIMITS)
@@ -134,11 +134,11 @@ def _verdicts(bundle: Bundle) -> list[str]:
         "between; the score is a probability at even odds"
     )
     check = bundle.training.get("calibration_check")
-    share = _numbers(check if isinstance(check, dict) else {})
+    share = numbers(check if isinstance(check, dict) else {})
     try:
         return [
             meaning,
-            f"measured on half of {share['photos']:.0f} photos, not fitted to them, and on splices of them:",
+            f"measured on {share['photos']:.0f} photos and splices of them, each half by the fit of the other:",
             f"of authentic photos {share['authentic_called_spliced']:.1%} are called spliced (false alarms), "
             f"{share['authentic_called_authentic']:.1%} authentic;",
             f"of spliced pictures {share['spliced_called_spliced']:.1%} are called spliced, "
@@ -149,15 +149,10 @@ def _verdicts(bundle: Bundle) -> list[str]:
 
 
 def _training(bundle: Bundle) -> list[str]:
-    facts = _numbers(bundle.training)
+    facts = numbers(bundle.training)
     amounts = [f"{facts[unit]:,.10g} {unit}" for unit in ("pictures", "iterations", "hours") if unit in facts]
     machine = f" on {bundle.training['machine']}" if "machine" in bundle.training else ""
     lines = [(", ".join(amounts) or "not recorded in this bundle") + machine]
     if "validation_ap" in facts:
         lines.append(f"AP {facts['validation_ap']:.3f} on splices of photos that were held out")
     return lines
-
-
-def _numbers(facts: dict[str, Any]) -> dict[str, float]:
-    """Those facts that are numbers: a bundle's facts are for readers, and nothing holds them to any type."""
-    return {key: value for key, value in facts.items() if isinstance(value, (int, float))}

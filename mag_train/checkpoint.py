@@ -29,13 +29,16 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote. Raises RunError when the file is missing or no checkpoint."""
+    """What `save_checkpoint` wrote. Raises RunError when the file is missing or no checkpoint of this version."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RunError(f"{path}: no such checkpoint") from None
     except Exception as error:  # torch.load raises whatever pickle and zip do
         raise RunError(f"{path}: not a checkpoint of a run ({type(error).__name__})") from error
+    if "before" not in state:
+        raise RunError(f"{path}: the checkpoint of a run of another version, which did not count pictures")
+    return state
 
 
 def trained_so_far(state: dict[str, Any]) -> dict[str, float]:

@@ -29,7 +29,7 @@ def warm_start(annotator: Annotator, model: Path, images: Tensor) -> dict[str, f
             return trained_so_far(state)
         given = bundle.load(model)
         unfold(annotator, weights_of(given), images)
-        return {unit: given.training[unit] for unit in ("iterations", "pictures", "hours") if unit in given.training}
+        return bundle.numbers({unit: given.training.get(unit) for unit in ("iterations", "pictures", "hours")})
     except (ValueError, RuntimeError) as error:
         if isinstance(error, RunError | BundleError):
             raise

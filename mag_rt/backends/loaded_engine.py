@@ -10,11 +10,8 @@ from numpy.typing import NDArray
 
 from mag_rt.bundle import Bundle
 from mag_rt.cuda import LARGEST_SIDE, Arena, CudaError, DeviceArray, Gpu
-from mag_rt.engines import EngineError, library_log, title
+from mag_rt.engines import EngineError, Size, library_log, title
 from mag_rt.parity import Annotate
-
-Size = tuple[int, int]
-"""Height and width, pixels."""
 
 
 class LoadedEngine:

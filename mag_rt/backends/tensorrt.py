@@ -43,7 +43,7 @@ from mag_rt.cuda import (
     counts,
 )
 from mag_rt.engine_cache import EngineCache
-from mag_rt.engines import Spec, engine_for, load_library
+from mag_rt.engines import Size, Spec, engine_for, load_library
 from mag_rt.findings import Failure, Reading, grey_level, read
 from mag_rt.pictures import Picture, shrink, shrunk
 from mag_rt.reading import OVERLAP, HostReader, tiling
@@ -54,9 +54,6 @@ TILES_ARENA_BYTES = 2 << 30
 """The same for pictures in tiles, whose maps add up in 52 bytes for each pixel."""
 SLOT_BYTES = 128 << 20
 """Of the arena for each slot's pictures and masks, or a quarter of it; the rest is for the planes."""
-
-Size = tuple[int, int]
-"""Height and width, pixels."""
 
 
 class TensorRTReader:

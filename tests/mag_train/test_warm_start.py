@@ -1,5 +1,6 @@
 """Training that starts from a model goes on from what the model does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,22 @@ def test_what_a_model_was_trained_on_before_is_counted(photo_folder: Path, tmp_p
     second = trainer.start(rules, photo_folder, tmp_path / "second", warm=tmp_path / "first/last.pt")
     assert second.before == trained_so_far(first)
     assert trainer.resume(tmp_path / "second", None, []).before == second.before
+
+
+def test_what_a_bundle_says_of_its_training_may_be_anything(photo_folder: Path, tmp_path: Path) -> None:
+    shipped = bundles.load(bundles.bundled())
+    odd = replace(
+        shipped, training={"pictures": "many", "iterations": None, "hours": 2}, networks={"float32": shipped.network}
+    )
+    bundles.save(odd, tmp_path / "odd")
+    run = trainer.start(configuration.load("smoke", SHORT), photo_folder, tmp_path / "run", warm=tmp_path / "odd")
+    assert run.before == {"hours": 2}
+
+
+def test_a_checkpoint_that_did_not_count_is_one_line(tmp_path: Path) -> None:
+    torch.save({"iteration": 3}, tmp_path / "last.pt")
+    with pytest.raises(RunError, match="another version"):
+        load_checkpoint(tmp_path / "last.pt")
 
 
 def test_another_annotator_is_refused(photo_folder: Path, tmp_path: Path) -> None:
