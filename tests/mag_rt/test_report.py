@@ -450,7 +450,7 @@ def test_axe_finds_nothing_serious(show: Opener, mixed: Path, scheme: str, width
 
 
 def test_it_is_usable_with_5000_pictures(show: Opener, tmp_path: Path) -> None:
-    """150 MB at most; the browser works 4 seconds at most to open it, and 1 to filter and search."""
+    """150 MB at most; the browser works 4 seconds at most to open it; to filter and search, less than half as long."""
     count, out = 5000, tmp_path / "out"
     (out / "thumbnails").mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 255, (36, 48, 3), dtype=np.uint8)
@@ -474,14 +474,15 @@ def test_it_is_usable_with_5000_pictures(show: Opener, tmp_path: Path) -> None:
     before = worked(tasks)
     page.reload()
     page.locator(".card img").first.wait_for()
-    loaded = worked(tasks)
-    assert loaded - before < 4
+    opening = worked(tasks) - before
+    assert opening < 4
     assert page.locator("#shown").inner_text() == "5,000 shown" and page.locator(".card").count() == count
     assert page.locator(".card img[src]").count() < 200  # the rest come when they are scrolled to
+    before = worked(tasks)
     page.locator("input[value=spliced]").click()
     page.locator("#search").fill("0499")
     assert page.locator("#shown").inner_text() == "3 shown"
-    assert worked(tasks) - loaded < 1
+    assert worked(tasks) - before < opening / 2  # a share: the time itself is as slow as the machine
     page.locator("#search").fill("")
     page.locator("input[name=verdict]").first.click()
     page.locator(".card button").last.focus()

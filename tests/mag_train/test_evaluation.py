@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from mag_rt import Scanner
 from mag_rt.bundle import Bundle
 from mag_train import config
+from mag_train.checkpoint import save_checkpoint
 from mag_train.data.tampered import Tampered, read
 from mag_train.degradations import degradation
 from mag_train.evaluate_command import PAPER_TABLE, evaluate
@@ -152,7 +153,8 @@ def checkpoint(tmp_path: Path) -> Path:
     average = AveragedModel(ANNOTATORS[rules.model.annotator](), use_buffers=True)
     folder = tmp_path / "run"
     folder.mkdir()
-    torch.save({"config": rules.model_dump(mode="json"), "average": average.state_dict()}, folder / "last.pt")
+    state = {"config": rules.model_dump(mode="json"), "before": {}, "average": average.state_dict()}
+    save_checkpoint(state, folder / "last.pt")
     return folder
 
 
