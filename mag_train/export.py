@@ -28,9 +28,10 @@ from mag_rt.pictures import Normalisation, pad, shrink
 from mag_train import models
 from mag_train.checkpoint import RunError, best_checkpoint, load_checkpoint, trained_so_far
 from mag_train.config import Config
+from mag_train.data.history import Image
 from mag_train.data.opening import split
 from mag_train.data.photos import Photo, labelled_photos
-from mag_train.data.synthesis import Image, spliced
+from mag_train.data.synthesis import spliced
 from mag_train.half import with_float16
 from mag_train.models.annotator import Annotator
 from mag_train.models.folding import folded, midway

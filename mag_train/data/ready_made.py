@@ -11,9 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mag_train.data.history import Image
 from mag_train.data.photos import Reader, read_labels, read_picture, unlabelled
 from mag_train.data.stream import Stream
-from mag_train.data.synthesis import LARGEST_SPLICE, Image, Picture
+from mag_train.data.synthesis import LARGEST_SPLICE, Picture
 from mag_train.data.tampered import Tampered, fantastic_reality, pair
 from mag_train.data.tampered.picture import mask_pixels
 from mag_train.data.writing import read_manifest

@@ -1,51 +1,41 @@
 """Splices made on the fly: objects and shapes of one photo pasted onto another, as in the paper's "Rough" split.
 
-Both sides get a history of their own (scale, JPEG with the tables of a camera, an editor or a library), the cut-out is
-also turned, flipped, recoloured, blurred, given noise and brought nearer to the colours around it, its edge is hard or
-slightly feathered, and the whole picture may be blurred, filmed and saved once more.
+Both sides get a history of their own (scale, JPEG), the cut-out is also turned, flipped, recoloured, blurred, given
+noise and brought nearer to the colours around it, its edge is hard or slightly feathered, and the whole picture may be
+edited, blurred, filmed and saved once more (`mag_train/data/history.py`).
 Everything is drawn from the generator that is passed in: the same generator state gives the same picture.
 """
 
-import io
-import tempfile
 from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
-import PIL.Image
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+from mag_train.data.history import (
+    PUBLISHED_QUALITY,
+    Image,
+    blurred,
+    noisy,
+    publish,
+    random_shape,
+    resized,
+    saved,
+    sent_on,
+)
+
 Size = tuple[int, int]
 """Height and width, pixels."""
 
-FILTERS = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA)
-CHROMA_SAMPLINGS = (
-    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
-    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
-    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-)
-PILLOW_SAMPLINGS = (2, 1, 0)
-"""The same in Pillow's terms."""
-OWN_TABLES = 0.4
-"""Share of the JPEG files whose quantisation tables are not libjpeg's."""
 SMALLEST_OBJECT = 600
 """Pixels below which a labelled part of a photo is not worth cutting out."""
 LARGEST_SPLICE = 0.5
 """Share of the picture: beyond it the smaller region would be the host, and the truth would name the wrong side."""
 EDGE_WIDTH = 4
 """Width in pixels of the splice edge, centred on the mask's boundary."""
-PUBLISHED_QUALITY = 50, 100
-"""JPEG qualities at which finished pictures are saved."""
 SENT_ON = 0.3
 """Share of the finished pictures that are saved a second time."""
-FILMED = 0.06
-"""Share of the finished pictures that are a frame of a film."""
-FILM_CODECS = ("XVID", "VP80")
-"""Those that OpenCV's wheels write quickly: MPEG-4, and VP8, which smooths its blocks as H.264 does."""
 
 
 class ReadsPhotos(Protocol):
@@ -118,23 +108,16 @@ def _spread(picture: Picture, size: Size, rng: np.random.Generator) -> None:
     """The finished picture on its way to who looks at it: saved and scaled down, published, saved once more."""
     if picture.mask.shape != size:
         if rng.random() < 0.5:
-            picture.image = _jpeg(picture.image, *PUBLISHED_QUALITY, rng)
+            picture.image = saved(picture.image, *PUBLISHED_QUALITY, rng)
         _scale_down(picture, size, rng)
     picture.image = publish(picture.image, rng)
     if rng.random() < SENT_ON:
-        picture.image = _sent_on(picture.image, rng)
-
-
-def _sent_on(image: Image, rng: np.random.Generator) -> Image:
-    """The picture saved once more: four times in ten cropped before, so that the blocks of the two files differ."""
-    top, left = (int(side) for side in rng.integers(0, 8, 2)) if rng.random() < 0.4 else (0, 0)
-    padded = cv2.copyMakeBorder(image, top, 0, left, 0, cv2.BORDER_REFLECT_101)
-    return _jpeg(padded, *PUBLISHED_QUALITY, rng)[top:, left:]
+        picture.image = sent_on(picture.image, rng)
 
 
 def _scale_down(picture: Picture, size: Size, rng: np.random.Generator) -> None:
     down, across = (new / old for new, old in zip(size, picture.mask.shape, strict=True))
-    picture.image = _resize(picture.image, size[::-1], rng)
+    picture.image = resized(picture.image, size[::-1], rng)
     picture.mask, picture.labels = (
         cv2.resize(each, size[::-1], interpolation=cv2.INTER_NEAREST) for each in (picture.mask, picture.labels)
     )
@@ -153,10 +136,10 @@ def frame(image: Image, labels: Image, size: Size | None, rng: np.random.Generat
         factor = max(factor, *((side + 8) / full for side, full in zip(size, image.shape, strict=False)))
     if factor != 1.0:
         scaled = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
-        image = _resize(image, scaled, rng)
+        image = resized(image, scaled, rng)
         labels = cv2.resize(labels, scaled, interpolation=cv2.INTER_NEAREST)
     if rng.random() < 0.5:
-        image = _jpeg(image, 60, 98, rng)
+        image = saved(image, 60, 98, rng)
     # Half of the crops keep the photo's 8x8 JPEG grid, as a picture that was pasted into and saved again does.
     grid = 8 if rng.random() < 0.5 else 1
     full = image.shape[:2]
@@ -185,116 +168,10 @@ def paste(picture: Picture, donors: ReadsPhotos, rng: np.random.Generator) -> No
         drawn += not own
 
 
-def publish(image: Image, rng: np.random.Generator) -> Image:
-    """What happens to the finished picture as a whole before anybody looks at it."""
-    image = wear(image, rng)
-    if rng.random() < FILMED:
-        image = _filmed(image, rng)
-    return _jpeg(image, *PUBLISHED_QUALITY, rng) if rng.random() < 0.75 else image
-
-
-def wear(image: Image, rng: np.random.Generator) -> Image:
-    """The finished picture, now and then edited as a whole, a little blurred or noisier, before it is saved."""
-    if rng.random() < 0.25:
-        image = _edited(image, rng)
-    if rng.random() < 0.2:
-        image = _blur(image, 0.3, 0.9, rng)
-    return _noise(image, 0.5, 4.0, rng) if rng.random() < 0.2 else image
-
-
-def jpeg(image: Image, low: int, high: int, rng: np.random.Generator) -> bytes:
-    """A JPEG file of the picture, at a quality from `low` to `high` and any of the usual chroma samplings.
-
-    Its quantisation tables are libjpeg's, or others of about that quality: cameras and photo editors have their own.
-    """
-    quality, sampling = int(rng.integers(low, high + 1)), int(rng.integers(3))
-    if rng.random() < OWN_TABLES:
-        file = io.BytesIO()
-        tables = [_own_table(table, quality, rng) for table in _standard_tables()]
-        rgb = PIL.Image.fromarray(image[..., ::-1])
-        rgb.save(file, "JPEG", qtables=tables, subsampling=PILLOW_SAMPLINGS[sampling])
-        return file.getvalue()
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, CHROMA_SAMPLINGS[sampling]]
-    return bytes(cv2.imencode(".jpg", image, options)[1])
-
-
-def _own_table(standard: NDArray[np.float64], quality: int, rng: np.random.Generator) -> list[int]:
-    """A quantisation table of 64, like the standard one at that quality: tilted towards some frequencies, rougher."""
-    scale = 50 / quality if quality < 50 else 2 - quality / 50  # libjpeg's rule
-    frequency = np.add.outer(np.arange(8), np.arange(8)).ravel() / 14
-    tilt = rng.uniform(-0.8, 0.8) * (frequency - 0.3) + rng.normal(0, 0.08, 64)
-    return np.clip(standard * scale * np.exp(tilt) + 0.5, 1, rng.integers(24, 256)).astype(int).tolist()
-
-
-@cache
-def _standard_tables() -> list[NDArray[np.float64]]:
-    """The JPEG standard's tables of luma and chroma (ITU-T T.81, annex K): libjpeg's at quality 50."""
-    file = io.BytesIO()
-    PIL.Image.new("RGB", (8, 8)).save(file, "JPEG", quality=50)
-    with PIL.Image.open(file) as image:
-        return [np.array(table, float) for table in image.quantization.values()]
-
-
 def mask_edge(mask: Image) -> Image:
     """The boundary of a mask, H x W of 0 and 1: 1 within half of `EDGE_WIDTH` of it, on both sides."""
     reach = np.ones((EDGE_WIDTH + 1, EDGE_WIDTH + 1), np.uint8)
     return cv2.dilate(mask, reach) - cv2.erode(mask, reach)
-
-
-def _jpeg(image: Image, low: int, high: int, rng: np.random.Generator) -> Image:
-    return cv2.imdecode(np.frombuffer(jpeg(image, low, high, rng), np.uint8), cv2.IMREAD_COLOR)
-
-
-def _filmed(image: Image, rng: np.random.Generator) -> Image:
-    """The picture as the last of a few frames of a compressed film, in which all of it moves or a part."""
-    height, width = image.shape[:2]
-    moves = np.ones((height, width), np.uint8) if rng.random() < 0.5 else _shape(height, width, rng)
-    speed = rng.uniform(-6, 6, 2)
-    codec = cv2.VideoWriter.fourcc(*str(rng.choice(FILM_CODECS)))
-    even = (width + width % 2, height + height % 2)
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "film.avi")
-        film = cv2.VideoWriter(path, cv2.CAP_FFMPEG, codec, 25, even)
-        frames = int(rng.integers(1, 6))
-        for back in reversed(range(frames)):
-            shift = np.array([[1, 0, back * speed[0]], [0, 1, back * speed[1]]])
-            moved = cv2.warpAffine(image, shift, (width, height), borderMode=cv2.BORDER_REFLECT)
-            frame = np.where(moves[..., None], moved, image) if back else image
-            film.write(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge"))
-        film.release()
-        player = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
-        for _ in range(frames):
-            player.grab()
-        there, seen = player.retrieve()
-        player.release()
-    return seen[:height, :width] if there else image  # an OpenCV may have been built without these codecs
-
-
-def _resize(image: Image, size: tuple[int, int], rng: np.random.Generator) -> Image:
-    return cv2.resize(image, size, interpolation=int(rng.choice(FILTERS)))
-
-
-def _blur(image: Image, least: float, most: float, rng: np.random.Generator) -> Image:
-    return cv2.GaussianBlur(image, (0, 0), rng.uniform(least, most))
-
-
-def _edited(image: Image, rng: np.random.Generator) -> Image:
-    """Sharpened, given another tone curve or cleaned of its grain: what is done to photos that nobody forges."""
-    match rng.integers(5):
-        case 0 | 1:
-            strength = rng.uniform(0.3, 1.5)
-            return cv2.addWeighted(image, 1 + strength, _blur(image, 0.6, 2.0, rng), -strength, 0)
-        case 2 | 3:
-            gamma, contrast = rng.uniform(0.65, 1.5), rng.uniform(0.85, 1.2)
-            curve = 127.5 + contrast * (255 * np.linspace(0, 1, 256) ** gamma - 127.5)
-            return cv2.LUT(image, np.clip(curve + 0.5, 0, 255).astype(np.uint8))
-        case _:
-            return cv2.medianBlur(image, 3) if rng.random() < 0.5 else cv2.bilateralFilter(image, 5, 25, 2)
-
-
-def _noise(image: Image, least: float, most: float, rng: np.random.Generator) -> Image:
-    grain = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(least, most))
-    return np.clip(image + grain + 0.5, 0, 255).astype(np.uint8)
 
 
 def _cut_out(image: Image, labels: Image, rng: np.random.Generator) -> Cutout:
@@ -307,7 +184,7 @@ def _cut_out(image: Image, labels: Image, rng: np.random.Generator) -> Cutout:
     h, w = _side(height, rng), _side(width, rng)
     top, left = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
     window = np.s_[top : top + h, left : left + w]
-    return Cutout(image[window].copy(), _shape(h, w, rng).astype(np.float32), labels[window].copy())
+    return Cutout(image[window].copy(), random_shape(h, w, rng).astype(np.float32), labels[window].copy())
 
 
 def _object(image: Image, labels: Image, rng: np.random.Generator) -> Cutout | None:
@@ -328,22 +205,6 @@ def _side(full: int, rng: np.random.Generator) -> int:
     return int(rng.integers(least, max(least, min(260, full - 1)) + 1))
 
 
-def _shape(h: int, w: int, rng: np.random.Generator) -> Image:
-    kind = rng.random()
-    shape = np.zeros((h, w), np.uint8)
-    if kind < 0.55:
-        corners = int(rng.integers(4, 11))
-        angles, radii = np.sort(rng.random(corners)) * 2 * np.pi, rng.uniform(0.4, 1.0, corners)
-        points = np.stack([w / 2 * (1 + radii * np.cos(angles)), h / 2 * (1 + radii * np.sin(angles))], axis=1)
-        cv2.fillPoly(shape, [points.astype(np.int32)], 1)
-    elif kind < 0.8:
-        axes = (max(0, w // 2 - 1), max(0, h // 2 - 1))
-        cv2.ellipse(shape, (w // 2, h // 2), axes, 0, 0, 360, 1, -1)
-    else:
-        shape[:] = 1
-    return shape
-
-
 def _rework(cutout: Cutout, host_side: int, rng: np.random.Generator) -> Cutout:
     """What a forger and the donor's own past do to a cut-out before it is pasted."""
     image, alpha, labels = cutout.image, cutout.alpha, cutout.labels
@@ -355,7 +216,7 @@ def _rework(cutout: Cutout, host_side: int, rng: np.random.Generator) -> Cutout:
     factor = max(factor, 12 / min(image.shape[:2]))
     if factor != 1.0:
         size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
-        image, alpha = _resize(image, size, rng), cv2.resize(alpha, size)
+        image, alpha = resized(image, size, rng), cv2.resize(alpha, size)
         labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
     if rng.random() < 0.25:
         size = image.shape[1::-1]
@@ -363,14 +224,14 @@ def _rework(cutout: Cutout, host_side: int, rng: np.random.Generator) -> Cutout:
         image = cv2.warpAffine(image, turn, size, borderMode=cv2.BORDER_REFLECT)
         alpha, labels = cv2.warpAffine(alpha, turn, size), cv2.warpAffine(labels, turn, size, flags=cv2.INTER_NEAREST)
     if rng.random() < 0.5:
-        image = _jpeg(image, 50, 98, rng)
+        image = saved(image, 50, 98, rng)
     if rng.random() < 0.5:
         recoloured = image * rng.uniform(0.8, 1.2, 3) + rng.uniform(-25, 25)
         image = np.clip(recoloured + 0.5, 0, 255).astype(np.uint8)
     if rng.random() < 0.15:
-        image = _blur(image, 0.4, 1.5, rng)
+        image = blurred(image, 0.4, 1.5, rng)
     if rng.random() < 0.1:
-        image = _noise(image, 1.0, 6.0, rng)
+        image = noisy(image, 1.0, 6.0, rng)
     return Cutout(image, alpha, labels)
 
 

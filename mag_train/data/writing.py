@@ -31,18 +31,9 @@ import numpy as np
 
 from mag_rt.bundle import CLASS_NAMES
 from mag_rt.pictures import silence_decoders
+from mag_train.data.history import PUBLISHED_QUALITY, Image, jpeg, publish, wear
 from mag_train.data.photos import Labelled, Readable, Reader, turn
-from mag_train.data.synthesis import (
-    PUBLISHED_QUALITY,
-    Image,
-    Picture,
-    frame,
-    jpeg,
-    mask_edge,
-    paste,
-    publish,
-    wear,
-)
+from mag_train.data.synthesis import Picture, frame, mask_edge, paste
 
 FAKE, REAL = "ColorFakeImages", "ColorRealImages"
 MASK, EDGE, FAKE_CLASS, REAL_CLASS = (

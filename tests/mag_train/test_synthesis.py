@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mag_train.data import synthesis
+from mag_train.data import history, synthesis
 from mag_train.data.synthesis import Cutout, Picture, authentic, spliced
 from tests.mag_train.conftest import labelled_photo
 
@@ -109,28 +109,7 @@ def test_a_photo_of_any_size_can_be_a_host_or_a_donor(side: int) -> None:
         rng = np.random.default_rng(seed)
         picture = synthesis.frame(*small, None, rng)
         synthesis.paste(picture, lambda _: small, rng)
-        assert synthesis.publish(picture.image, rng).shape[:2] == picture.mask.shape
-
-
-@pytest.mark.parametrize("codec", synthesis.FILM_CODECS)
-@pytest.mark.parametrize("shape", [(96, 128), (97, 131), (9, 11)])
-def test_a_frame_of_a_film_shows_the_picture_where_it_was(
-    codec: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(synthesis, "FILM_CODECS", (codec,))
-    image, _ = labelled_photo(3, *shape)
-    seen, again = (synthesis._filmed(image, np.random.default_rng(7)) for _ in range(2))
-    assert seen.shape == image.shape and np.array_equal(seen, again)
-    differences = [np.abs(np.roll(seen, shift, axis=1).astype(int) - image).mean() for shift in (-3, 0, 3)]
-    assert 0.3 < differences[1] < 12 and differences[1] == min(differences)
-
-
-def test_editing_a_picture_as_a_whole_moves_nothing() -> None:
-    image, _ = labelled_photo(3)
-    for seed in range(20):
-        edited = synthesis._edited(image, np.random.default_rng(seed))
-        assert edited.shape == image.shape and edited.dtype == np.uint8
-        assert np.corrcoef(edited.ravel(), image.ravel())[0, 1] > 0.95 and not np.array_equal(edited, image)
+        assert history.publish(picture.image, rng).shape[:2] == picture.mask.shape
 
 
 def test_a_picture_of_the_photos_own_size_is_not_resized_to_fit() -> None:
@@ -140,17 +119,11 @@ def test_a_picture_of_the_photos_own_size_is_not_resized_to_fit() -> None:
     assert labels.shape in shapes and len(whole) > 3  # whole, or less a few pixels that move the JPEG grid
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_a_picture_that_was_sent_on_is_where_it_was(seed: int) -> None:
-    slope = np.linspace(0, 255, 64 * 96 * 3).reshape(64, 96, 3).astype(np.uint8)
-    sent = synthesis._sent_on(slope, np.random.default_rng(seed))
-    assert sent.shape == slope.shape and np.abs(sent.astype(int) - slope).mean() < 4
-
-
 def test_pictures_are_saved_never_once_or_twice_after_the_paste(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes from the web was mostly saved by whoever made it, and often again by whoever passed it on."""
     saved: list[int] = []
-    monkeypatch.setattr(synthesis, "_jpeg", lambda image, low, high, rng: saved.append(seed) or image)
+    for module in (history, synthesis):
+        monkeypatch.setattr(module, "saved", lambda image, low, high, rng: saved.append(seed) or image)
     for seed in range(300):
         picture = Picture(*(np.zeros(shape, np.uint8) for shape in ((*SIZE, 3), SIZE, SIZE)))
         synthesis._spread(picture, SIZE, np.random.default_rng(seed))
