@@ -20,42 +20,57 @@ class Extra(str, Enum):
     retoucher = "retoucher"
 
 
+Run = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="Folder of a run; or a bundle, to add float16 (--data) or INT8 (--int8) to."),
+]
+Target = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder to write the bundle to.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", metavar="DIR", help="Photos that calibrate the score and check the networks; the run's own."
+    ),
+]
+WeightsLicence = Annotated[
+    str, typer.Option("--weights-licence", help="What the training photos allow the weights to be used for.")
+]
+AverageWith = Annotated[
+    Path | None,
+    typer.Option(
+        "--average-with",
+        metavar="BUNDLE",
+        help="Write the mean of the run's weights and those of the bundle that it started from.",
+    ),
+]
+Int8 = Annotated[
+    Path | None,
+    typer.Option(
+        "--int8",
+        metavar="PHOTOS",
+        help="Add the INT8 network, calibrated on the photos in a folder, or of role calibration in its manifest.",
+    ),
+]
+Engine = Annotated[
+    Precision | None,
+    typer.Option(
+        "--engine", help="Build a TensorRT engine too, as magrt build does; where only TensorRT-RTX is, by that."
+    ),
+]
+With = Annotated[
+    Extra | None,
+    typer.Option("--with", help="retoucher: its ONNX beside the bundle, as BUNDLE.retoucher.onnx, for studies."),
+]
+
+
 def export(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN", help="Folder of a run; or a bundle, to add float16 (--data) or INT8 (--int8) to."
-        ),
-    ],
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder to write the bundle to.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Photos that calibrate the score and check the networks; the run's own."),
-    ] = None,
-    weights_licence: Annotated[
-        str, typer.Option(help="What the training photos allow the weights to be used for.")
-    ] = "unknown: as the licences of the training photos allow",
-    average_with: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="BUNDLE", help="Write the mean of the run's weights and those of the bundle that it started from."
-        ),
-    ] = None,
-    int8: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PHOTOS",
-            help="Add the INT8 network, calibrated on the photos in a folder, or of role calibration in its manifest.",
-        ),
-    ] = None,
-    engine: Annotated[
-        Precision | None,
-        typer.Option(help="Build a TensorRT engine too, as magrt build does; where only TensorRT-RTX is, by that."),
-    ] = None,
-    extra: Annotated[
-        Extra | None,
-        typer.Option("--with", help="retoucher: its ONNX beside the bundle, as BUNDLE.retoucher.onnx, for studies."),
-    ] = None,
+    run: Run,
+    bundle: Target,
+    data: Data = None,
+    weights_licence: WeightsLicence = "unknown: as the licences of the training photos allow",
+    average_with: AverageWith = None,
+    int8: Int8 = None,
+    engine: Engine = None,
+    extra: With = None,
 ) -> None:
     """Turn the best checkpoint of a run into a bundle that magrt scans with.
 

@@ -33,42 +33,59 @@ class MaskFormat(str, Enum):
     png = "png"
 
 
+Photos = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PHOTOS",
+        help="A folder with manifest.tsv (columns image, label, role: the rows of role training are taken) or with "
+        "images/ and labels/ (grey PNGs of the same names: 1 person, 2 car, 3 truck, 4 van, 5 bus, 6 building, "
+        "7 cat, 8 dog, 9 tram, 10 boat, 0 other, 255 unlabelled); with --annotations, the folder of the pictures.",
+    ),
+]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the dataset: new, or one to go on with.")]
+Annotations = Annotated[
+    Path | None,
+    typer.Option(
+        "--annotations",
+        metavar="FILE",
+        help="Take the photos and their objects from a COCO annotation file (instances_*.json). Categories named "
+        "as a class become that class; COCO's train, which includes trams, and crowds are unlabelled; others 0.",
+    ),
+]
+Count = Annotated[
+    int | None,
+    typer.Option("--count", min=1, help="Spliced pictures in all; as many authentic ones. [one for each photo]"),
+]
+Side = Annotated[
+    int | None, typer.Option("--size", min=64, help="Crop square pictures of this side, pixels. [the photos' own size]")
+]
+Pictures = Annotated[PictureFormat, typer.Option("--pictures", help="Format of the pictures.")]
+Quality = Annotated[
+    int | None, typer.Option("--quality", min=1, max=100, help="JPEG quality. [drawn from 65 to 100 for each picture]")
+]
+Masks = Annotated[
+    MaskFormat, typer.Option("--masks", help="Format of masks and maps: npz, as published, or png, to look at.")
+]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, help="The same seed and photos give the same files, byte for byte.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Processes; the files do not depend on it. [one for each processor]"),
+]
+
+
 def synthesize(
-    photos: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PHOTOS",
-            help="A folder with manifest.tsv (columns image, label, role: the rows of role training are taken) or with "
-            "images/ and labels/ (grey PNGs of the same names: 1 person, 2 car, 3 truck, 4 van, 5 bus, 6 building, "
-            "7 cat, 8 dog, 9 tram, 10 boat, 0 other, 255 unlabelled); with --annotations, the folder of the pictures.",
-        ),
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the dataset: new, or one to go on with.")],
-    annotations: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Take the photos and their objects from a COCO annotation file (instances_*.json). Categories named "
-            "as a class become that class; COCO's train, which includes trams, and crowds are unlabelled; others 0.",
-        ),
-    ] = None,
-    count: Annotated[
-        int | None, typer.Option(min=1, help="Spliced pictures in all; as many authentic ones. [one for each photo]")
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option(min=64, help="Crop square pictures of this side, pixels. [the photos' own size]")
-    ] = None,
-    pictures: Annotated[PictureFormat, typer.Option(help="Format of the pictures.")] = PictureFormat.jpg,
-    quality: Annotated[
-        int | None, typer.Option(min=1, max=100, help="JPEG quality. [drawn from 65 to 100 for each picture]")
-    ] = None,
-    masks: Annotated[
-        MaskFormat, typer.Option(help="Format of masks and maps: npz, as published, or png, to look at.")
-    ] = MaskFormat.npz,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed and photos give the same files, byte for byte.")] = 1,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; the files do not depend on it. [one for each processor]")
-    ] = None,
+    photos: Photos,
+    out: Out,
+    annotations: Annotations = None,
+    count: Count = None,
+    size: Side = None,
+    pictures: Pictures = PictureFormat.jpg,
+    quality: Quality = None,
+    masks: Masks = MaskFormat.npz,
+    seed: Seed = 1,
+    workers: Workers = None,
 ) -> None:
     """Paste objects of photos onto each other and write a spliced dataset in FantasticReality's layout.
 
