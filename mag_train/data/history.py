@@ -24,8 +24,13 @@ CHROMA_SAMPLINGS = (
 )
 PILLOW_SAMPLINGS = (2, 1, 0)
 """The same in Pillow's terms."""
-OWN_TABLES = 0.4
+OWN_TABLES = 0.5
 """Share of the JPEG files whose quantisation tables are not libjpeg's."""
+CAMERA_TILT, EDITOR_TILT = (-0.8, 0.8), (-3.0, -1.2)
+"""How the logarithms of their steps rise with the frequency, compared to the standard's, from lowest to highest.
+
+Photoshop's steps are large for low frequencies and small for high ones: -1.7 to -2.9, by a line through its tables.
+"""
 PUBLISHED_QUALITY = 50, 100
 """JPEG qualities at which finished pictures are saved."""
 FILMED = 0.06
@@ -66,12 +71,13 @@ def saved(image: Image, low: int, high: int, rng: np.random.Generator) -> Image:
 def jpeg(image: Image, low: int, high: int, rng: np.random.Generator) -> bytes:
     """A JPEG file of the picture, at a quality from `low` to `high` and any of the usual chroma samplings.
 
-    Its quantisation tables are libjpeg's, or others of about that quality: cameras and photo editors have their own.
+    Its quantisation tables are libjpeg's, or others of about that quality, as cameras and photo editors have them.
     """
     quality, sampling = int(rng.integers(low, high + 1)), int(rng.integers(3))
     if rng.random() < OWN_TABLES:
         file = io.BytesIO()
-        tables = [_own_table(table, quality, rng) for table in _standard_tables()]
+        tilt = CAMERA_TILT if rng.random() < 0.5 else EDITOR_TILT
+        tables = [_own_table(table, quality, tilt, rng) for table in _standard_tables()]
         rgb = PIL.Image.fromarray(image[..., ::-1])
         rgb.save(file, "JPEG", qtables=tables, subsampling=PILLOW_SAMPLINGS[sampling])
         return file.getvalue()
@@ -151,12 +157,14 @@ def random_shape(h: int, w: int, rng: np.random.Generator) -> Image:
     return shape
 
 
-def _own_table(standard: NDArray[np.float64], quality: int, rng: np.random.Generator) -> list[int]:
+def _own_table(
+    standard: NDArray[np.float64], quality: int, tilt: tuple[float, float], rng: np.random.Generator
+) -> list[int]:
     """A quantisation table of 64, like the standard one at that quality: tilted towards some frequencies, rougher."""
     scale = 50 / quality if quality < 50 else 2 - quality / 50  # libjpeg's rule
     frequency = np.add.outer(np.arange(8), np.arange(8)).ravel() / 14
-    tilt = rng.uniform(-0.8, 0.8) * (frequency - 0.3) + rng.normal(0, 0.08, 64)
-    return np.clip(standard * scale * np.exp(tilt) + 0.5, 1, rng.integers(24, 256)).astype(int).tolist()
+    change = rng.uniform(*tilt) * (frequency - 0.3) + rng.normal(0, 0.1, 64)
+    return np.clip(standard * scale * np.exp(change) + 0.5, 1, rng.integers(24, 256)).astype(int).tolist()
 
 
 @cache
