@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from mag_rt.cuda import STATISTICS, CudaError, DeviceArray, Gpu, Placements
+from mag_rt.cuda import STATISTICS, Gpu, Placements
+from mag_rt.device_memory import DeviceArray
+from mag_rt.driver import CudaError
 from mag_rt.pictures import Normalisation
 
 SIDE = 1024

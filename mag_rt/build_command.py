@@ -13,7 +13,8 @@ from mag_rt import bundle as bundles
 from mag_rt.backends.loaded_engine import annotating
 from mag_rt.backends.tensorrt import ARENA_BYTES
 from mag_rt.bundle import Bundle
-from mag_rt.cuda import CudaError, Gpu
+from mag_rt.cuda import Gpu
+from mag_rt.driver import CudaError
 from mag_rt.engine_cache import EngineCache
 from mag_rt.engines import EngineError, Size, Spec, check, describe, load_library, timed_build, title
 from mag_rt.errors import MagrtError

@@ -1,26 +1,19 @@
-"""CUDA through pycuda: the primary context, one arena of device memory, and our kernels as checked calls."""
+"""A GPU ready for work: its context, one arena of device memory, and our kernels as checked calls."""
 
-import ctypes
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mag_rt.errors import MagrtError
+from mag_rt.device_memory import Arena, DeviceArray, DoesNotFitError
+from mag_rt.driver import LEAST_CAPABILITY, CudaError, allocate, first_line, load_kernels, open_driver, release, retain
 from mag_rt.findings import Counts
 from mag_rt.pictures import Normalisation
 
-ALIGNMENT = 256
-"""Bytes: where every piece of the arena begins, as cudaMalloc's own would."""
-ROW_ALIGNMENT = 32
-"""Bytes: where rows begin that are asked to be aligned; a sector of the GPU's memory."""
 LARGEST_SIDE = 32767
 """Pixels: the kernels' coordinates are exact up to here."""
 MOST_CHANNELS = 32
@@ -53,92 +46,10 @@ STATISTICS = np.dtype(
 )
 """mag::Statistics of kernels/layout.cuh."""
 
-KERNELS = {
-    "attention_blend_f16": "PPPPi",
-    "attention_blend_f32": "PPPPi",
-    "heat_overlay": "PQPQPfPQii",
-    "accumulate_tiles_f16": "PPiiiiPPii",
-    "accumulate_tiles_f32": "PPiiiiPPii",
-    "normalise_tiles": "PPii",
-    "prepare_f16": "PffPii",
-    "prepare_f32": "PffPii",
-    "finish_clear": "P",
-    "finish_statistics_f16": "PPPii",
-    "finish_statistics_f32": "PPPii",
-    "finish_masks_f16": "PPiPiii",
-    "finish_masks_f32": "PPiPiii",
-}
-"""The PTX's entry points with their parameters, in the letters of `struct`: pointer, unsigned 64, int, float."""
-
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which pycuda does not name
 _BLOCK = (32, 8, 1)  # of a kernel that works on planes: a warp along a row
 _THREADS = 256  # in every block
-_LEAST_CAPABILITY = (7, 5)  # of the PTX
 _FLOATS = {np.dtype(np.float16): "f16", np.dtype(np.float32): "f32"}
-
-
-class CudaError(MagrtError):
-    """CUDA cannot be used here, or has failed; the message says why and, where something would, what helps."""
-
-
-class DoesNotFitError(MagrtError):
-    """More than the arena has left or the kernels take: such a picture is for the CPU to prepare."""
-
-
-@dataclass(frozen=True)
-class DeviceArray:
-    """An array in device memory, C order; `pitch` bytes lie between the entries of its first axis."""
-
-    pointer: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    pitch: int
-
-    @property
-    def nbytes(self) -> int:
-        """From the first byte to the last, the ends of padded rows included."""
-        return self.shape[0] * self.pitch
-
-    @property
-    def contiguous(self) -> bool:
-        return self.pitch == prod(self.shape[1:]) * self.dtype.itemsize
-
-    def first(self, count: int) -> "DeviceArray":
-        """The first entries of the first axis. Raises ValueError when there are not as many."""
-        if not 0 < count <= self.shape[0]:
-            raise ValueError(f"the first {count} of {self.shape[0]} entries")
-        return replace(self, shape=(count, *self.shape[1:]))
-
-
-class Arena:
-    """A stretch of device memory, handed out in aligned pieces from its start and taken back all at once."""
-
-    def __init__(self, pointer: int, nbytes: int) -> None:
-        self.pointer = pointer
-        self.nbytes = nbytes
-        self._taken = 0
-
-    def take(self, shape: tuple[int, ...], dtype: DTypeLike, *, aligned_rows: bool = False) -> DeviceArray:
-        """A piece for an array; with `aligned_rows` its rows begin at multiples of `ROW_ALIGNMENT`.
-
-        Raises DoesNotFitError, and hands out nothing, when not enough is left; ValueError for an empty array.
-        """
-        dtype = np.dtype(dtype)
-        if not shape or min(shape) < 1:
-            raise ValueError(f"an array of {shape} in device memory")
-        pitch = prod(shape[1:]) * dtype.itemsize
-        if aligned_rows:
-            pitch += -pitch % ROW_ALIGNMENT
-        start = self._taken + -(self.pointer + self._taken) % ALIGNMENT
-        if start + shape[0] * pitch > self.nbytes:
-            raise DoesNotFitError(
-                f"{shape[0] * pitch} bytes do not fit into the {max(0, self.nbytes - start)} that are left"
-            )
-        self._taken = start + shape[0] * pitch
-        return DeviceArray(self.pointer + start, shape, dtype, pitch)
-
-    def clear(self) -> None:
-        """Take every piece back. The caller sees to it that no work on them is under way."""
-        self._taken = 0
 
 
 class Placements:
@@ -202,7 +113,7 @@ class Gpu:
     """
 
     def __init__(self, arena_bytes: int, ordinal: int = 0) -> None:
-        self._driver = driver = _driver()
+        self._driver = driver = open_driver()
         self._streams: list[Any] = []
         self._events: list[Any] = []
         self._pinned: list[NDArray[Any]] = []
@@ -213,16 +124,16 @@ class Gpu:
         device = driver.Device(ordinal)
         self.name: str = device.name()
         self.capability: tuple[int, int] = device.compute_capability()
-        if self.capability < _LEAST_CAPABILITY:
-            have, need = (".".join(map(str, pair)) for pair in (self.capability, _LEAST_CAPABILITY))
+        if self.capability < LEAST_CAPABILITY:
+            have, need = (".".join(map(str, pair)) for pair in (self.capability, LEAST_CAPABILITY))
             raise CudaError(f"{self.name} has compute capability {have}, the kernels need {need}")
         with ExitStack() as undo:
-            self._context = _retain(driver, device)
-            undo.callback(_release, self._context, ordinal)
+            self._context = retain(driver, device)
+            undo.callback(release, self._context, ordinal)
             undo.callback(self._free)
             with self.current():
-                self._functions = _load(driver)
-                self._memory = _allocate(driver, arena_bytes)
+                self._functions = load_kernels(driver)
+                self._memory = allocate(driver, arena_bytes)
             self._undo = undo.pop_all()
         self.arena = Arena(int(self._memory), arena_bytes)
 
@@ -259,7 +170,7 @@ class Gpu:
         try:
             yield
         except self._driver.Error as error:
-            raise CudaError(f"{self.name}: {_line(error)}") from error
+            raise CudaError(f"{self.name}: {first_line(error)}") from error
         finally:
             self._driver.Context.pop()
 
@@ -479,85 +390,6 @@ def counts(statistics: np.void, classes: int) -> Counts:
         suspicious=suspicious,
         box=(left, top, right - left + 1, bottom - top + 1) if suspicious else (0, 0, 0, 0),
     )
-
-
-_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which pycuda does not name
-
-
-def _driver() -> Any:
-    """pycuda.driver, initialised."""
-    try:
-        import pycuda.driver as driver
-    except ModuleNotFoundError as error:
-        if error.name != "pycuda":
-            raise CudaError(f"pycuda is incomplete: {error}") from None
-        raise CudaError("pycuda is not installed: pip install 'magrt[gpu-cu12]' or 'magrt[gpu-cu13]'") from None
-    except ImportError as error:  # libcuda.so.1 is missing, or lacks what this build of pycuda calls
-        raise CudaError(f"pycuda finds no NVIDIA driver that it works with: {error}") from None
-    try:
-        driver.init()
-        count = driver.Device.count()
-    except driver.Error as error:
-        raise CudaError(f"the NVIDIA driver finds no GPU to work with: {_line(error)}") from None
-    if count == 0:
-        raise CudaError("the NVIDIA driver finds no GPU")
-    return driver
-
-
-def ptx() -> bytes:
-    """The kernels: of the wheel, or of the checkout that this module is part of. Raises CudaError."""
-    here = Path(__file__).parent
-    for folder in (here / "_kernels", here.parent / "kernels"):
-        with suppress(FileNotFoundError):
-            return (folder / "magrt.ptx").read_bytes()
-    raise CudaError("magrt.ptx is missing: install magrt again, or run `make kernels` in a checkout")
-
-
-def _load(driver: Any) -> dict[str, Any]:
-    """The kernels, compiled by the driver for its GPU (it caches them), ready to be launched."""
-    code = ptx()
-    try:
-        module = driver.module_from_buffer(code)
-        return {name: module.get_function(name).prepare(parameters) for name, parameters in KERNELS.items()}
-    except driver.Error as error:
-        major, minor = divmod(driver.get_driver_version() // 10, 100)
-        made_for = code.partition(b".version ")[2].split(maxsplit=1)[0].decode()
-        drivers = f"the driver, of CUDA {major}.{minor}, does not load the kernels, of PTX {made_for}"
-        raise CudaError(f"{drivers}; a newer driver will: {_line(error)}") from None
-
-
-def _allocate(driver: Any, nbytes: int) -> Any:
-    try:
-        return driver.mem_alloc(nbytes)
-    except driver.Error as error:
-        free, _ = driver.mem_get_info()
-        mebibytes = f"{nbytes / 2**20:.0f} MiB of device memory, {free / 2**20:.0f} MiB are free"
-        raise CudaError(f"cannot allocate {mebibytes}: {_line(error)}") from None
-
-
-def _retain(driver: Any, device: Any) -> Any:
-    try:
-        return device.retain_primary_context()
-    except driver.Error as error:  # no memory for it, or a device that allows none
-        raise CudaError(f"{device.name()} gives no context: {_line(error)}") from None
-
-
-def _release(context: Any, ordinal: int) -> None:
-    """Give the primary context back.
-
-    pycuda's detach releases it in the thread that retained it only, and leaves it current there. In a thread of its
-    own detach just marks the object as dead, and the driver is told directly.
-    """
-    detaching = threading.Thread(target=context.detach)
-    detaching.start()
-    detaching.join()
-    libcuda, device = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
-    libcuda.cuDeviceGet(ctypes.byref(device), ordinal)
-    libcuda.cuDevicePrimaryCtxRelease_v2(device)
-
-
-def _line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def _suffix(array: DeviceArray) -> str:

@@ -19,7 +19,8 @@ from mag_rt import __version__
 from mag_rt import bundle as bundles
 from mag_rt.backends.tensorrt import open_tensorrt
 from mag_rt.bundle import Bundle
-from mag_rt.cuda import STATISTICS, CudaError, Gpu, Placements, counts
+from mag_rt.cuda import STATISTICS, Gpu, Placements, counts
+from mag_rt.driver import CudaError
 from mag_rt.engine_cache import EngineCache
 from mag_rt.engines import Spec, describe, load_library
 from mag_rt.errors import BackendError, MagrtError

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mag_rt.bundle import Bundle
-from mag_rt.cuda import LARGEST_SIDE, Arena, CudaError, DeviceArray, Gpu
+from mag_rt.cuda import LARGEST_SIDE, Gpu
+from mag_rt.device_memory import Arena, DeviceArray
+from mag_rt.driver import CudaError
 from mag_rt.engines import EngineError, Size, library_log, title
 from mag_rt.parity import Annotate
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mag_rt.cuda import STATISTICS, DeviceArray, Gpu, Placements
+from mag_rt.cuda import STATISTICS, Gpu, Placements
+from mag_rt.device_memory import DeviceArray
 from tests.cuda_host import host
 
 GUARD = 256

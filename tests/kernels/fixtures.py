@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mag_rt.cuda import CudaError, Gpu
+from mag_rt.cuda import Gpu
+from mag_rt.driver import CudaError
 from tests.cuda_host import host
 from tests.cuda_host.plugin import cuda as cuda
 from tests.kernels.board import Board

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mag_rt.cuda import DeviceArray, Gpu, Placements
+from mag_rt.cuda import Gpu, Placements
+from mag_rt.device_memory import DeviceArray
 from mag_rt.pictures import Normalisation
 
 NORMALISATION = Normalisation(scale=1 / 127.5, offset=-1.0)

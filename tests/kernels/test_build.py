@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mag_rt.cuda import KERNELS
+from mag_rt.driver import KERNELS
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 110, 120)
@@ -106,7 +106,7 @@ def test_a_wheel_finds_its_ptx_outside_the_checkout(tmp_path: Path) -> None:
         assert [name for name in archive.namelist() if "kernels" in name] == ["mag_rt/_kernels/magrt.ptx"]
         archive.extractall(tmp_path / "site")
     shutil.rmtree(checkout)
-    look = "import mag_rt.cuda; print(mag_rt.cuda.__file__); print(len(mag_rt.cuda.ptx()))"
+    look = "import mag_rt.driver; print(mag_rt.driver.__file__); print(len(mag_rt.driver.ptx()))"
     found = subprocess.run(
         [sys.executable, "-c", look],
         cwd=tmp_path,
@@ -115,4 +115,4 @@ def test_a_wheel_finds_its_ptx_outside_the_checkout(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     ).stdout.split()
-    assert found == [str(tmp_path / "site/mag_rt/cuda.py"), str((ROOT / "kernels/magrt.ptx").stat().st_size)]
+    assert found == [str(tmp_path / "site/mag_rt/driver.py"), str((ROOT / "kernels/magrt.ptx").stat().st_size)]

@@ -17,7 +17,9 @@ from numpy.typing import DTypeLike, NDArray
 from mag_rt import Finding, Scanner, bundle
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle
-from mag_rt.cuda import ALIGNMENT, Arena, CudaError, DeviceArray, DoesNotFitError, Gpu, _load, counts, ptx
+from mag_rt.cuda import Gpu, counts
+from mag_rt.device_memory import ALIGNMENT, Arena, DeviceArray, DoesNotFitError
+from mag_rt.driver import CudaError, load_kernels, ptx
 from mag_rt.errors import MagrtError
 from mag_rt.findings import grey_level, read, score, verdict
 from mag_rt.pictures import Normalisation, Picture, pad, shrink
@@ -84,11 +86,11 @@ def test_says_in_a_line_why_it_cannot_run(monkeypatch: pytest.MonkeyPatch, drive
 def test_says_that_the_driver_is_too_old_for_the_ptx() -> None:
     reason = r"of CUDA 12\.2, does not load the kernels, of PTX 8\.5; .* unsupported toolchain\. - $"
     with pytest.raises(CudaError, match=reason):
-        _load(NoDriver())
+        load_kernels(NoDriver())
 
 
 def test_says_that_the_ptx_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("mag_rt.cuda.__file__", str(tmp_path / "mag_rt/cuda.py"))
+    monkeypatch.setattr("mag_rt.driver.__file__", str(tmp_path / "mag_rt/driver.py"))
     with pytest.raises(CudaError, match=r"magrt\.ptx is missing: install magrt again"):
         ptx()
 
@@ -120,7 +122,7 @@ def test_says_what_to_install(tmp_path: Path, module: str, message: str) -> None
         capture_output=True,
         text=True,
     )
-    assert run.stderr.splitlines()[-1] == f"mag_rt.cuda.CudaError: {message}"
+    assert run.stderr.splitlines()[-1] == f"mag_rt.driver.CudaError: {message}"
 
 
 def test_an_arena_hands_out_aligned_pieces_until_it_is_full() -> None:

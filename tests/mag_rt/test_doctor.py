@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from mag_rt import bundle as bundles
 from mag_rt import doctor_command, engines
 from mag_rt.cli import app
-from mag_rt.cuda import CudaError, DeviceArray, Gpu
+from mag_rt.cuda import Gpu
+from mag_rt.device_memory import DeviceArray
+from mag_rt.driver import CudaError
 from mag_rt.engines import EngineError, Spec
 from mag_rt.errors import MagrtError
 from mag_rt.findings import Failure

@@ -24,7 +24,9 @@ from mag_rt.backends.loaded_engine import annotating
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.backends.tensorrt import TensorRTReader
 from mag_rt.bundle import Bundle
-from mag_rt.cuda import CudaError, DeviceArray, DoesNotFitError, Gpu
+from mag_rt.cuda import Gpu
+from mag_rt.device_memory import DeviceArray, DoesNotFitError
+from mag_rt.driver import CudaError
 from mag_rt.engines import EngineError, Spec
 from mag_rt.errors import MagrtError
 from mag_rt.findings import Failure, Reading
