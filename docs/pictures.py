@@ -7,19 +7,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from playwright.sync_api import sync_playwright
+
+from mag_train.contact_sheet import GAP, Picture, paste
 
 DOCS = Path(__file__).parent
 PHOTOS = DOCS.parent / "examples/photos"
 FOUND = "spliced-sheep-meadow"
 SHOWN = (FOUND, "spliced-dog-stream"), ("authentic-astronaut", "authentic-bee")
 """Rows of failures.jpg: a splice that was found, one that was not; false alarms on authentic photos."""
-WHITE = (255, 255, 255)
 
 
 def main() -> None:
@@ -29,24 +30,24 @@ def main() -> None:
         scan = [str(magrt), "scan", str(PHOTOS), "--out", str(out), "--overwrite"]
         subprocess.run(scan, check=True)
         overlays = {name: cv2.imread(str(next((out / "overlays").glob(f"{name}-*")))) for row in SHOWN for name in row}
-        write("failures.jpg", stacked([beside([overlays[name] for name in row], 1000) for row in SHOWN]))
+        write("failures.jpg", laid_out([[overlays[name] for name in row] for row in SHOWN], 1000))
         photo = cv2.imread(str(PHOTOS / f"{FOUND}.jpg"))
-        write("finding.jpg", beside([photo, overlays[FOUND][: len(photo)]], 1400))
+        write("finding.jpg", laid_out([[photo, overlays[FOUND][: len(photo)]]], 1400))
         photograph_report(out / "report.html")
 
 
-def beside(pictures: list[NDArray[np.uint8]], width: int, gap: int = 10) -> NDArray[np.uint8]:
-    """Pictures of one height, in a row of `width` pixels."""
-    height = (width - gap * (len(pictures) - 1)) / sum(each.shape[1] / each.shape[0] for each in pictures)
-    sizes = [(round(each.shape[1] * height / each.shape[0]), round(height)) for each in pictures]
-    row = [cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each, size in zip(pictures, sizes, strict=True)]
-    apart = [cv2.copyMakeBorder(each, 0, 0, 0, gap, cv2.BORDER_CONSTANT, value=WHITE) for each in row]
-    return cv2.copyMakeBorder(np.hstack(apart), 0, 0, 0, gap, cv2.BORDER_CONSTANT, value=WHITE)[:, :width]
-
-
-def stacked(rows: list[NDArray[np.uint8]], gap: int = 10) -> NDArray[np.uint8]:
-    apart = [cv2.copyMakeBorder(row, 0, gap, 0, 0, cv2.BORDER_CONSTANT, value=WHITE) for row in rows]
-    return np.vstack(apart)[:-gap]
+def laid_out(rows: Sequence[Sequence[Picture]], width: int) -> Picture:
+    """Pictures in rows of `width` pixels, those of a row of one height, on white."""
+    parts = []
+    for row in rows:
+        height = int((width - GAP * (len(row) - 1)) / sum(each.shape[1] / each.shape[0] for each in row))
+        part, left = np.full((height + GAP, width, 3), 255, np.uint8), 0
+        for each in row:
+            across = int(each.shape[1] * height / each.shape[0])
+            paste(part, cv2.resize(each, (across, height), interpolation=cv2.INTER_AREA), 0, left)
+            left += across + GAP
+        parts.append(part)
+    return np.vstack(parts)[:-GAP]
 
 
 def photograph_report(page: Path) -> None:
@@ -60,7 +61,7 @@ def photograph_report(page: Path) -> None:
         chromium.close()
 
 
-def write(name: str, picture: NDArray[np.uint8]) -> None:
+def write(name: str, picture: Picture) -> None:
     cv2.imwrite(str(DOCS / name), picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
