@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from mag_rt.cuda import STATISTICS, Gpu, Placements
+from mag_rt.cuda import Gpu, Placements
 from mag_rt.device_memory import DeviceArray
 from mag_rt.driver import CudaError
+from mag_rt.layout import STATISTICS
 from mag_rt.pictures import Normalisation
 
 SIDE = 1024

@@ -1,4 +1,4 @@
-// The records that the host and the kernels share. mag_rt/cuda.py has the same layouts as numpy dtypes.
+// The records that the host and the kernels share. mag_rt/layout.py has the same layouts as numpy dtypes.
 #pragma once
 
 #include "element.cuh"

@@ -11,40 +11,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from mag_rt.device_memory import Arena, DeviceArray, DoesNotFitError
 from mag_rt.driver import LEAST_CAPABILITY, CudaError, allocate, first_line, load_kernels, open_driver, release, retain
-from mag_rt.findings import Counts
+from mag_rt.layout import MOST_CHANNELS, PLACEMENT, STATISTICS
 from mag_rt.pictures import Normalisation
 
 LARGEST_SIDE = 32767
 """Pixels: the kernels' coordinates are exact up to here."""
-MOST_CHANNELS = 32
-
-PLACEMENT = np.dtype(
-    [
-        ("pixels", "<u8"),
-        ("pitch", "<u8"),
-        ("width", "<i4"),
-        ("height", "<i4"),
-        ("placed_width", "<i4"),
-        ("placed_height", "<i4"),
-    ]
-)
-"""mag::Placement of kernels/layout.cuh."""
-
-STATISTICS = np.dtype(
-    [
-        ("nan", "<u4"),
-        ("infinite", "<u4"),
-        ("suspicious", "<u4"),
-        ("left", "<i4"),
-        ("top", "<i4"),
-        ("right", "<i4"),
-        ("bottom", "<i4"),
-        ("unused", "<u4"),
-        ("histogram", "<u4", 256),
-        ("likely", "<u4", MOST_CHANNELS),
-    ]
-)
-"""mag::Statistics of kernels/layout.cuh."""
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which pycuda does not name
 _BLOCK = (32, 8, 1)  # of a kernel that works on planes: a warp along a row
@@ -378,18 +349,6 @@ class Gpu:
         block = (_THREADS, 1, 1) if flat else _BLOCK
         with self.current():
             self._functions[kernel].prepared_async_call(grid, block, stream, *arguments)
-
-
-def counts(statistics: np.void, classes: int) -> Counts:
-    """What a record of `STATISTICS` says of one picture, of a network with mask, edge and so many classes."""
-    left, top, right, bottom = (int(statistics[side]) for side in ("left", "top", "right", "bottom"))
-    suspicious = int(statistics["suspicious"])
-    return Counts(
-        levels=statistics["histogram"].astype(np.int64),
-        likely=statistics["likely"][2 : 2 + classes].astype(np.int64),
-        suspicious=suspicious,
-        box=(left, top, right - left + 1, bottom - top + 1) if suspicious else (0, 0, 0, 0),
-    )
 
 
 def _suffix(array: DeviceArray) -> str:

@@ -19,12 +19,13 @@ from mag_rt import __version__
 from mag_rt import bundle as bundles
 from mag_rt.backends.tensorrt import open_tensorrt
 from mag_rt.bundle import Bundle
-from mag_rt.cuda import STATISTICS, Gpu, Placements, counts
+from mag_rt.cuda import Gpu, Placements
 from mag_rt.driver import CudaError
 from mag_rt.engine_cache import EngineCache
 from mag_rt.engines import Spec, describe, load_library
 from mag_rt.errors import BackendError, MagrtError
 from mag_rt.findings import Failure, Reading, grey_level, levels
+from mag_rt.layout import STATISTICS, counts
 from mag_rt.parity import check_pictures
 from mag_rt.pictures import Picture, as_grey, map_back, pad, shrink
 from mag_rt.reading import Reader, open_reader

@@ -33,7 +33,7 @@ class CudaError(MagrtError):
 
 
 def open_driver() -> Any:
-    """pycuda.driver, initialised."""
+    """pycuda.driver, initialised. Raises CudaError without pycuda, driver or GPU."""
     try:
         import pycuda.driver as driver
     except ModuleNotFoundError as error:
@@ -62,7 +62,7 @@ def ptx() -> bytes:
 
 
 def load_kernels(driver: Any) -> dict[str, Any]:
-    """The kernels, compiled by the driver for its GPU (it caches them), ready to be launched."""
+    """The kernels, compiled by the driver for its GPU (it caches them), ready to be launched. Raises CudaError."""
     code = ptx()
     try:
         module = driver.module_from_buffer(code)
@@ -75,6 +75,7 @@ def load_kernels(driver: Any) -> dict[str, Any]:
 
 
 def allocate(driver: Any, nbytes: int) -> Any:
+    """Device memory, as pycuda's DeviceAllocation. Raises CudaError, which says how much is free."""
     try:
         return driver.mem_alloc(nbytes)
     except driver.Error as error:
@@ -84,6 +85,7 @@ def allocate(driver: Any, nbytes: int) -> Any:
 
 
 def retain(driver: Any, device: Any) -> Any:
+    """The primary context of a pycuda Device, for `release` to give back. Raises CudaError."""
     try:
         return device.retain_primary_context()
     except driver.Error as error:  # no memory for it, or a device that allows none
@@ -105,4 +107,5 @@ def release(context: Any, ordinal: int) -> None:
 
 
 def first_line(error: Exception) -> str:
+    """What an error of pycuda's says, less the compiler's log."""
     return str(error).partition("\n")[0]

@@ -30,12 +30,13 @@ from numpy.typing import NDArray
 from mag_rt.backends.loaded_engine import LoadedEngine, annotating
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle
-from mag_rt.cuda import LARGEST_SIDE, STATISTICS, Gpu, Placements, counts
+from mag_rt.cuda import LARGEST_SIDE, Gpu, Placements
 from mag_rt.device_memory import ALIGNMENT, Arena, DeviceArray, DoesNotFitError
 from mag_rt.driver import CudaError
 from mag_rt.engine_cache import EngineCache
 from mag_rt.engines import Size, Spec, engine_for, load_library
 from mag_rt.findings import Failure, Reading, grey_level, read
+from mag_rt.layout import STATISTICS, counts
 from mag_rt.pictures import Picture, shrink, shrunk
 from mag_rt.reading import OVERLAP, HostReader, tiling
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mag_rt.cuda import STATISTICS, Gpu, Placements
+from mag_rt.cuda import Gpu, Placements
 from mag_rt.device_memory import DeviceArray
+from mag_rt.layout import STATISTICS
 from tests.cuda_host import host
 
 GUARD = 256

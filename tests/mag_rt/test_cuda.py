@@ -17,11 +17,12 @@ from numpy.typing import DTypeLike, NDArray
 from mag_rt import Finding, Scanner, bundle
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle
-from mag_rt.cuda import Gpu, counts
+from mag_rt.cuda import Gpu
 from mag_rt.device_memory import ALIGNMENT, Arena, DeviceArray, DoesNotFitError
 from mag_rt.driver import CudaError, load_kernels, ptx
 from mag_rt.errors import MagrtError
 from mag_rt.findings import grey_level, read, score, verdict
+from mag_rt.layout import counts
 from mag_rt.pictures import Normalisation, Picture, pad, shrink
 from tests.conftest import grey_with_red_box
 from tests.kernels.board import Board
