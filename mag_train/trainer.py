@@ -2,6 +2,7 @@
 
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -55,6 +56,7 @@ class Run:
         decay = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.mag.annotator, multi_avg_fn=decay, use_buffers=True)
         self.iteration, self.pictures, self.seconds, self.best = 0, 0, 0.0, 0.0
+        self.validated_on = zlib.crc32(self.validation[0][0].image.numpy().tobytes())
         self.before: dict[str, float] = {}  # what the model that it started from had been trained on
         self.unreadable: set[str] = set()
         self.shown = panels.fixed_pictures(self.validation) if fabric.is_global_zero else []
@@ -220,6 +222,7 @@ class Run:
             "seconds": self.seconds,
             "before": self.before,
             "best": self.best,
+            "validated_on": self.validated_on,
             "networks": self.mag.state_dict(),
             "average": self.average.state_dict(),
             "optimisers": {name: player.optimiser.state_dict() for name, player in self.game.players.items()},
@@ -236,7 +239,9 @@ class Run:
         On another number of processes it goes on from there too, with other dropout.
         """
         self.iteration, self.pictures, self.seconds = state["iteration"], state["pictures"], state["seconds"]
-        self.before, self.best = state["before"], state["best"]
+        self.before = state["before"]
+        # Other photos or another synthesis: other pictures, on which nothing has been the best yet.
+        self.best = state["best"] if state.get("validated_on") == self.validated_on else 0.0
         self.mag.load_state_dict(state["networks"])
         self.average.load_state_dict(state["average"])
         for name, player in self.game.players.items():

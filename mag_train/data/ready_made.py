@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from mag_train.data.history import Image
 from mag_train.data.photos import Reader, read_labels, read_picture, unlabelled
-from mag_train.data.stream import Stream
-from mag_train.data.synthesis import LARGEST_SPLICE, Picture
+from mag_train.data.stream import Stream, reflected
+from mag_train.data.synthesis import LARGEST_SPLICE, Picture, Size
 from mag_train.data.tampered import Tampered, fantastic_reality, pair
 from mag_train.data.tampered.picture import mask_pixels
 from mag_train.data.writing import read_manifest
@@ -26,6 +24,9 @@ HOST_NAME = 12
 """Where the name of the host begins in the name of a spliced picture, as in the authors' code (`fname[12:]`)."""
 WINDOWS = 8
 """Windows that are tried for one in which the splice is the smaller part."""
+
+Window = tuple[slice, ...]
+"""Rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -63,26 +64,27 @@ class ReadyMade:
 class ReadyMadeStream(Stream[Picture]):
     """Windows of ready-made pictures: nothing is resized, and whatever history they have is theirs.
 
-    A window of `crop` pixels is cut at random, half of them on the picture's 8x8 JPEG grid, and mirrored half of the
-    time, as in the authors' training; a smaller picture is reflected outwards first. The window of a spliced picture
-    shows part of its splice and, if one of `WINDOWS` draws finds such a place, as much again that is authentic.
+    A window of `crop` pixels, or a few less, is cut at random, half of them on the picture's 8x8 JPEG grid, and
+    mirrored half of the time, as in the authors' training; a smaller picture is reflected outwards first. The window of
+    a spliced picture shows part of its splice and, if one of `WINDOWS` draws finds such a place, as much again that is
+    authentic.
     """
 
     def spliced_picture(self, number: int, reader: Reader[Picture], rng: np.random.Generator) -> Picture:
-        picture, crop = _reflected(reader.read(self._host(number)), self.config.crop), self.config.crop
+        picture, size = reflected(reader.read(self._host(number)), self.config.crop), self.size(rng)
         marked = np.flatnonzero(picture.mask)
         for _ in range(WINDOWS):
             pixel = np.unravel_index(marked[rng.integers(len(marked))], picture.mask.shape)
-            starts = [range(max(0, int(at) - crop + 1), int(at) + 1) for at in pixel]
-            window = _window(picture.mask.shape, crop, starts, rng)
+            starts = [range(max(0, int(at) - side + 1), int(at) + 1) for at, side in zip(pixel, size, strict=True)]
+            window = _window(picture.mask.shape, size, starts, rng)
             if picture.mask[window].mean() <= LARGEST_SPLICE:
                 break
         return _cut(picture, window, rng)
 
     def authentic_picture(self, number: int, reader: Reader[Picture], rng: np.random.Generator) -> Picture:
-        picture, crop = _reflected(reader.draw(rng), self.config.crop), self.config.crop
+        picture, size = reflected(reader.draw(rng), self.config.crop), self.size(rng)
         starts = [range(full) for full in picture.mask.shape]
-        return _cut(picture, _window(picture.mask.shape, crop, starts, rng), rng)
+        return _cut(picture, _window(picture.mask.shape, size, starts, rng), rng)
 
 
 def ready_made(folder: Path) -> tuple[list[ReadyMade], list[ReadyMade]] | None:
@@ -123,31 +125,19 @@ def _hosts(folder: Path, fakes: Sequence[Tampered], reals: Sequence[Tampered]) -
     return hosts
 
 
-def _reflected(picture: Picture, least: int) -> Picture:
-    """The picture mirrored outwards, at the right and at the bottom, until both sides are at least `least` pixels."""
-    down, right = (max(0, least - side) for side in picture.mask.shape)
-    if not down and not right:
-        return picture
-
-    def reflected(plane: Image) -> Image:
-        return cv2.copyMakeBorder(plane, 0, down, 0, right, cv2.BORDER_REFLECT_101)
-
-    return Picture(reflected(picture.image), reflected(picture.mask), reflected(picture.labels))
-
-
-def _window(size: tuple[int, ...], crop: int, starts: Sequence[range], rng: np.random.Generator) -> tuple[slice, slice]:
-    """A window inside a picture of `size` that begins in `starts` (rows, columns)."""
+def _window(full: tuple[int, ...], size: Size, starts: Sequence[range], rng: np.random.Generator) -> Window:
+    """A window of `size` inside a picture of size `full` that begins in `starts` (rows, columns)."""
     grid = 8 if rng.random() < 0.5 else 1
-    begins = []
-    for full, allowed in zip(size, starts, strict=True):
-        first, last = allowed[0], min(allowed[-1], full - crop)
+    window = []
+    for whole, side, allowed in zip(full, size, starts, strict=True):
+        first, last = allowed[0], min(allowed[-1], whole - side)
         low, high = -(-first // grid), last // grid
-        on_grid = low <= high
-        begins.append(int(rng.integers(low, high + 1)) * grid if on_grid else int(rng.integers(first, last + 1)))
-    return np.s_[begins[0] : begins[0] + crop, begins[1] : begins[1] + crop]
+        start = int(rng.integers(low, high + 1)) * grid if low <= high else int(rng.integers(first, last + 1))
+        window.append(slice(start, start + side))
+    return tuple(window)
 
 
-def _cut(picture: Picture, window: tuple[slice, slice], rng: np.random.Generator) -> Picture:
+def _cut(picture: Picture, window: Window, rng: np.random.Generator) -> Picture:
     step = -1 if rng.random() < 0.5 else 1
     image, mask, labels = (each[window][:, ::step] for each in (picture.image, picture.mask, picture.labels))
     return Picture(image, mask, labels)

@@ -13,8 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mag_train.config import DataConfig
+from mag_train.data.history import Image
 from mag_train.data.photos import Labelled, Readable, Reader, turn
 from mag_train.data.synthesis import Picture, authentic, spliced
+
+ENDS_SHORT = 0.5
+"""Share of the pictures that lack rows and columns of the crop and are mirrored outwards, as the runtime pads them."""
+LACKING = 32
+"""They lack fewer than this many, the multiple that the sides of `edge` have."""
 
 
 @dataclass
@@ -62,11 +68,11 @@ class Stream(Dataset[tuple[RawPictures, RawPictures]], ABC, Generic[What]):
 
     @abstractmethod
     def spliced_picture(self, number: int, reader: Reader[What], rng: np.random.Generator) -> Picture:
-        """Spliced picture `number` of the run."""
+        """Spliced picture `number` of the run, of at most `crop` pixels a side."""
 
     @abstractmethod
     def authentic_picture(self, number: int, reader: Reader[What], rng: np.random.Generator) -> Picture:
-        """Authentic picture `number` of the run."""
+        """Authentic picture `number` of the run, of at most `crop` pixels a side."""
 
     def _batch(
         self,
@@ -78,7 +84,8 @@ class Stream(Dataset[tuple[RawPictures, RawPictures]], ABC, Generic[What]):
     ) -> RawPictures:
         reader = Reader(photos)
         numbers = range(iteration * length, (iteration + 1) * length)
-        made = [picture(number, reader, np.random.default_rng([self.seed, kind, number])) for number in numbers]
+        drawn = (picture(number, reader, np.random.default_rng([self.seed, kind, number])) for number in numbers)
+        made = [reflected(each, self.config.crop) for each in drawn]
         return RawPictures(
             torch.from_numpy(np.stack([each.image[..., ::-1] for each in made])),
             torch.from_numpy(np.stack([each.mask for each in made])),
@@ -86,6 +93,12 @@ class Stream(Dataset[tuple[RawPictures, RawPictures]], ABC, Generic[What]):
             reader.sources,
             reader.unreadable,
         )
+
+    def size(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Height and width at which the next picture is made: those of the crop, or a few pixels less."""
+        lacking = rng.integers(0, LACKING, 2) if rng.random() < ENDS_SHORT else (0, 0)
+        height, width = (max(1, self.config.crop - int(pixels)) for pixels in lacking)
+        return height, width
 
     def _host(self, number: int) -> int:
         """Which photo is the host of spliced picture `number`."""
@@ -99,14 +112,22 @@ class SpliceStream(Stream[Labelled]):
         super().__init__(photos, photos, config, seed)
 
     def spliced_picture(self, number: int, reader: Reader[Labelled], rng: np.random.Generator) -> Picture:
-        return spliced(*reader.read(self._host(number)), reader.draw, self._size, rng)
+        return spliced(*reader.read(self._host(number)), reader.draw, self.size(rng), rng)
 
     def authentic_picture(self, number: int, reader: Reader[Labelled], rng: np.random.Generator) -> Picture:
-        return authentic(*reader.draw(rng), self._size, rng)
+        return authentic(*reader.draw(rng), self.size(rng), rng)
 
-    @property
-    def _size(self) -> tuple[int, int]:
-        return self.config.crop, self.config.crop
+
+def reflected(picture: Picture, least: int) -> Picture:
+    """The picture mirrored outwards, at the right and at the bottom, until both sides are at least `least` pixels."""
+    down, right = (max(0, least - side) for side in picture.mask.shape)
+    if not down and not right:
+        return picture
+
+    def outwards(plane: Image) -> Image:
+        return cv2.copyMakeBorder(plane, 0, down, 0, right, cv2.BORDER_REFLECT_101)
+
+    return Picture(outwards(picture.image), outwards(picture.mask), outwards(picture.labels))
 
 
 def batches(stream: Stream[Any], numbers: range) -> Iterator[tuple[RawPictures, RawPictures]]:

@@ -1,10 +1,14 @@
 """Which pictures an iteration sees depends on the seed and its number alone."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from mag_rt.pictures import pad
 from mag_train.config import DataConfig
 from mag_train.data.photos import Photo, labelled_photos
 from mag_train.data.stream import RawPictures, SpliceStream, batches
@@ -40,6 +44,27 @@ def test_a_batch_holds_what_was_asked_for(photo_folder: Path) -> None:
     assert a.image.shape == (5, 64, 64, 3) and b.image.shape == (2, 64, 64, 3)
     assert a.image.dtype == a.mask.dtype == a.labels.dtype == torch.uint8
     assert a.mask.any() and not b.mask.any()
+
+
+def mirrored_from(plane: NDArray[Any]) -> int:
+    """The row from which on the plane mirrors what is above, as the runtime's `pad` makes it; its height if none."""
+    height = len(plane)
+    return next(
+        (start for start in range(height - 31, height) if np.array_equal(pad(plane[:start], height), plane)), height
+    )
+
+
+def test_half_of_the_pictures_end_short_and_are_padded_as_at_run_time(photo_folder: Path) -> None:
+    stream = SpliceStream(labelled_photos(photo_folder), CONFIG, seed=1)
+    ends = []
+    for a, b in (stream[number] for number in range(20)):
+        for each in (a, b):
+            planes = torch.cat([each.image, each.mask[..., None], each.labels[..., None]], dim=-1).numpy()
+            ends += [(mirrored_from(picture), mirrored_from(picture.swapaxes(0, 1))) for picture in planes]
+    short = [end for end in ends if end != (64, 64)]
+    assert 0.4 < len(short) / len(ends) < 0.6
+    for side in zip(*short, strict=True):
+        assert min(side) <= 36 and max(side) >= 62
 
 
 def test_every_photo_is_a_host_once_an_epoch(photo_folder: Path) -> None:

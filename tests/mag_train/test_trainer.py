@@ -74,6 +74,15 @@ def test_a_resumed_run_equals_an_undisturbed_one(
             assert torch.equal(tensor, resumed[part][name]), name
 
 
+def test_what_was_best_on_other_validation_pictures_is_forgotten(
+    rules: Config, photo_folder: Path, tmp_path: Path
+) -> None:
+    run = trainer.start(rules, photo_folder, tmp_path / "run")
+    run.fit()
+    assert trainer.resume(tmp_path / "run", None, ["schedule.epochs=3"]).best == run.best > 0
+    assert trainer.resume(tmp_path / "run", None, ["seed=7"]).best == 0
+
+
 def test_a_run_leaves_what_it_promises(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
     run = trainer.start(rules, photo_folder, tmp_path / "run")
     run.fit()
