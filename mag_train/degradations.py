@@ -1,4 +1,4 @@
-"""What happens to pictures before anybody looks at them: saved again, resized, seen on a screen, blurred."""
+"""What happens to pictures before anybody looks at them: saved again, resized, cut, seen on a screen, blurred."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,9 +30,10 @@ UNCHANGED = Degradation("none", lambda picture, mask: (picture, mask))
 
 
 def degradation(text: str) -> Degradation:
-    """The degradation written as `jpeg:QUALITY`, `resize:FACTOR`, `screenshot:FACTOR` or `blur:SIGMA` (pixels).
+    """The degradation written as `jpeg:QUALITY`, `resize:FACTOR`, `crop:PIXELS`, `screenshot:FACTOR` or `blur:SIGMA`.
 
-    Raises ValueError.
+    A crop loses that many pixels at the right and at the bottom, so that it may have to be padded for the network;
+    sigma is in pixels. Raises ValueError.
     """
     name, _, amount = text.partition(":")
     try:
@@ -44,13 +45,15 @@ def degradation(text: str) -> Degradation:
     if name == "resize" and 0 < value <= 8:
         interpolation = cv2.INTER_AREA if value < 1 else cv2.INTER_CUBIC
         return Degradation(text, lambda picture, mask: _resize(picture, mask, value, interpolation))
+    if name == "crop" and 1 <= value <= 1000 and value.is_integer():
+        return Degradation(text, lambda picture, mask: _cropped(picture, mask, int(value)))
     if name == "screenshot" and 0 < value <= 8:
         return Degradation(text, lambda picture, mask: _screenshot(picture, mask, value))
     if name == "blur" and 0 < value <= 100:
         return Degradation(text, lambda picture, mask: (cv2.GaussianBlur(picture, (0, 0), value), mask))
     raise ValueError(
-        f"--degrade {text}: write jpeg:QUALITY (1 to 100), resize:FACTOR or screenshot:FACTOR (up to 8), or blur:SIGMA "
-        "(up to 100 pixels)"
+        f"--degrade {text}: write jpeg:QUALITY (1 to 100), resize:FACTOR or screenshot:FACTOR (up to 8), crop:PIXELS "
+        "(up to 1000) or blur:SIGMA (up to 100 pixels)"
     )
 
 
@@ -62,6 +65,11 @@ def as_jpeg(picture: Picture, quality: int) -> Picture:
 def _resize(picture: Picture, mask: Mask, factor: float, interpolation: int) -> tuple[Picture, Mask]:
     size = (max(1, round(picture.shape[0] * factor)), max(1, round(picture.shape[1] * factor)))
     return cv2.resize(picture, size[::-1], interpolation=interpolation), resize_mask(mask, size)
+
+
+def _cropped(picture: Picture, mask: Mask, pixels: int) -> tuple[Picture, Mask]:
+    height, width = (max(1, side - pixels) for side in mask.shape)
+    return picture[:height, :width], mask[:height, :width]
 
 
 def _screenshot(picture: Picture, mask: Mask, factor: float) -> tuple[Picture, Mask]:

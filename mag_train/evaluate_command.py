@@ -91,8 +91,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="HOW",
-            help="Repeat the table on pictures degraded by jpeg:QUALITY, resize:FACTOR, screenshot:FACTOR or "
-            "blur:SIGMA; may be repeated.",
+            help="Repeat the table on pictures degraded by jpeg:QUALITY, resize:FACTOR, crop:PIXELS, "
+            "screenshot:FACTOR or blur:SIGMA; may be repeated.",
         ),
     ] = None,
     csv_file: Annotated[

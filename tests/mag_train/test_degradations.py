@@ -23,11 +23,14 @@ def test_degradations_change_picture_and_mask_as_they_say() -> None:
     assert 0.9 < alike < 1  # the same picture where it was, saved once more
     blurred, same = degradation("blur:1.5").apply(picture, mask)
     assert blurred.std() < 0.8 * picture.std() and same is mask
+    cut, its_mask = degradation("crop:16").apply(picture, mask)
+    assert np.array_equal(cut, picture[:44, :64]) and np.array_equal(its_mask, mask[:44, :64])
     assert UNCHANGED.apply(picture, mask)[0] is picture
 
 
 @pytest.mark.parametrize(
-    "text", ["jpeg", "jpeg:0", "jpeg:70.5", "jpeg:101", "resize:-1", "resize:0", "screenshot:9", "blur:x", "x:1"]
+    "text",
+    ["jpeg", "jpeg:0", "jpeg:70.5", "jpeg:101", "resize:0", "crop:0", "crop:.5", "screenshot:9", "blur:x", "x:1"],
 )
 def test_a_degradation_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"--degrade {text}: write jpeg"):
