@@ -19,6 +19,8 @@ from mag_rt.pictures import Picture, as_grey, map_back, pad, shrink
 
 OVERLAP = 128
 """Pixels that neighbouring tiles share: the network sees about that far."""
+GRID = 16
+"""Tiles begin at multiples of this many pixels, as a JPEG's blocks of subsampled colours do: the network sees those."""
 
 MOST_THREADS = 4
 """Pictures read at the same time: each takes memory; further cores help with each picture."""
@@ -150,19 +152,21 @@ def _on_gpu(bundle: Bundle, max_side: int, tiles: bool, backend: str, precision:
 
 
 def tiling(length: int, side: int) -> Iterator[tuple[int, Map]]:
-    """Where tiles of a side begin along an axis, evenly spread, and each one's weights along it.
+    """Where tiles of a side begin along an axis, evenly spread on `GRID`, and each one's weights along it.
 
-    In the middle of what two neighbours share one fades out as the other fades in, over `OVERLAP` pixels (a quarter of
-    the side where tiles are small); everywhere the weights of all tiles sum to 1.
+    The last tile ends with the axis and may be a few pixels shorter. In the middle of what two neighbours share one
+    fades out as the other fades in, over `OVERLAP` pixels (a quarter of the side where tiles are small); everywhere the
+    weights of all tiles sum to 1.
     """
     side = min(side, length)
     overlap = min(OVERLAP, side // 4)
-    number = 1 if length == side else 1 - (side - length) // (side - overlap)
-    starts = [round(index * (length - side) / max(1, number - 1)) for index in range(number)]
+    cells = -((side - length) // GRID)  # from the first start to the last
+    steps = -(-cells // max(1, (side - overlap) // GRID))
+    starts = [GRID * round(index * cells / max(1, steps)) for index in range(steps + 1)]
     seams = [(before + side + after) / 2 for before, after in pairwise(starts)]
     for start, fades_in, fades_out in zip(starts, [None, *seams], [*seams, None], strict=True):
-        pixels = np.arange(start, start + side, dtype=np.float32) + 0.5
-        weights = np.ones(side, np.float32)
+        pixels = np.arange(start, min(start + side, length), dtype=np.float32) + 0.5
+        weights = np.ones(len(pixels), np.float32)
         if fades_in is not None:
             weights *= np.clip((pixels - fades_in) / overlap + 0.5, 0, 1)
         if fades_out is not None:

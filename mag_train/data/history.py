@@ -48,8 +48,12 @@ def publish(image: Image, rng: np.random.Generator) -> Image:
 
 
 def sent_on(image: Image, rng: np.random.Generator) -> Image:
-    """The picture saved once more: four times in ten cropped before, so that the blocks of the two files differ."""
-    top, left = (int(side) for side in rng.integers(0, 8, 2)) if rng.random() < 0.4 else (0, 0)
+    """The picture saved once more: four times in ten cropped before, so that the blocks of the two files differ.
+
+    Its own pixels are given back: the blocks of the file begin somewhere in the 16 pixels before them, which is what
+    a block of subsampled colours takes.
+    """
+    top, left = (int(side) for side in rng.integers(0, 16, 2)) if rng.random() < 0.4 else (0, 0)
     padded = cv2.copyMakeBorder(image, top, 0, left, 0, cv2.BORDER_REFLECT_101)
     return saved(padded, *PUBLISHED_QUALITY, rng)[top:, left:]
 

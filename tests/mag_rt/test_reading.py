@@ -1,5 +1,7 @@
 """Large pictures in tiles: every pixel is read, and no seam shows."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,15 @@ def test_the_weights_of_all_tiles_sum_to_one_everywhere(length: int, side: int) 
         assert start >= 0 and start + len(weights) <= length and weights.min() >= 0
         total[start : start + len(weights)] += weights
     np.testing.assert_allclose(total, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [257, 300, 449, 700, 3000, 4001])
+@pytest.mark.parametrize("side", [32, 96, 256, 1024])
+def test_tiles_begin_where_jpeg_blocks_do_and_share_what_they_need(length: int, side: int) -> None:
+    tiles = [(start, start + len(weights)) for start, weights in tiling(length, side)]
+    assert all(start % 16 == 0 for start, _ in tiles)
+    for (before, end), (after, _) in pairwise(tiles):
+        assert end - after >= min(128, side // 4) and after > before
 
 
 @pytest.mark.parametrize("shape", [(700, 900), (257, 256), (256, 1000), (1000, 40), (300, 300)])
