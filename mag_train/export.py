@@ -68,6 +68,7 @@ def export(run: Path, out: Path, data: Path | None, weights_licence: str, averag
     if average_with:
         other = bundle.load(average_with)
         annotator, facts["averaged_with"] = midway(annotator, weights_of(other)), other.sha256
+        del facts["validation_ap"]  # that of the run's own weights
     draft = Bundle(
         annotator=config.model.annotator,
         multiple=annotator.side_multiple,

@@ -72,6 +72,14 @@ def test_the_bundle_says_where_it_comes_from(exported: Path) -> None:
     assert bundle.calibration.authentic <= bundle.calibration.spliced
 
 
+def test_averaged_weights_do_not_claim_the_validation_of_the_run(run: Path, exported: Path, tmp_path: Path) -> None:
+    options = ["--weights-licence", "test only", "--average-with", str(exported)]
+    app(["export", str(run), str(tmp_path / "mean"), *options], standalone_mode=False)
+    alone, mean = bundles.load(exported), bundles.load(tmp_path / "mean")
+    assert mean.training["averaged_with"] == alone.sha256
+    assert "validation_ap" in alone.training and "validation_ap" not in mean.training
+
+
 def test_a_bundle_gets_its_float16_network_without_its_run(exported: Path, photo_folder: Path, tmp_path: Path) -> None:
     before = bundles.load(exported)
     old = tmp_path / "old"
