@@ -61,7 +61,7 @@ Side = Annotated[
 ]
 Pictures = Annotated[PictureFormat, typer.Option("--pictures", help="Format of the pictures.")]
 Quality = Annotated[
-    int | None, typer.Option("--quality", min=1, max=100, help="JPEG quality. [drawn from 65 to 100 for each picture]")
+    int | None, typer.Option("--quality", min=1, max=100, help="JPEG quality. [drawn from 50 to 100 for each picture]")
 ]
 Masks = Annotated[
     MaskFormat, typer.Option("--masks", help="Format of masks and maps: npz, as published, or png, to look at.")
