@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 """A picture, H x W x 3 BGR, or a mask, H x W."""
 
+BLOCK = 16
+"""Side in pixels of what a JPEG file codes together when its colours are subsampled: 2 x 2 of its 8x8 blocks."""
 FILTERS = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA)
 CHROMA_SAMPLINGS = (
     cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
@@ -50,10 +52,9 @@ def publish(image: Image, rng: np.random.Generator) -> Image:
 def sent_on(image: Image, rng: np.random.Generator) -> Image:
     """The picture saved once more: four times in ten cropped before, so that the blocks of the two files differ.
 
-    Its own pixels are given back: the blocks of the file begin somewhere in the 16 pixels before them, which is what
-    a block of subsampled colours takes.
+    Its own pixels are given back: the first `BLOCK` of the file begins somewhere before them.
     """
-    top, left = (int(side) for side in rng.integers(0, 16, 2)) if rng.random() < 0.4 else (0, 0)
+    top, left = (int(side) for side in rng.integers(0, BLOCK, 2)) if rng.random() < 0.4 else (0, 0)
     padded = cv2.copyMakeBorder(image, top, 0, left, 0, cv2.BORDER_REFLECT_101)
     return saved(padded, *PUBLISHED_QUALITY, rng)[top:, left:]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mag_train.data.photos import Reader, read_labels, read_picture, unlabelled
 from mag_train.data.stream import Stream, reflected
-from mag_train.data.synthesis import LARGEST_SPLICE, Picture, Size
+from mag_train.data.synthesis import LARGEST_SPLICE, Picture, Window, window
 from mag_train.data.tampered import Tampered, fantastic_reality, pair
 from mag_train.data.tampered.picture import mask_pixels
 from mag_train.data.writing import read_manifest
@@ -24,9 +24,6 @@ HOST_NAME = 12
 """Where the name of the host begins in the name of a spliced picture, as in the authors' code (`fname[12:]`)."""
 WINDOWS = 8
 """Windows that are tried for one in which the splice is the smaller part."""
-
-Window = tuple[slice, ...]
-"""Rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class ReadyMade:
 class ReadyMadeStream(Stream[Picture]):
     """Windows of ready-made pictures: nothing is resized, and whatever history they have is theirs.
 
-    A window of `crop` pixels, or a few less, is cut at random, half of them on the picture's 8x8 JPEG grid, and
+    A window of `crop` pixels, or a few less, is cut at random, half of them on the grid of the picture's JPEG, and
     mirrored half of the time, as in the authors' training; a smaller picture is reflected outwards first. The window of
     a spliced picture shows part of its splice and, if one of `WINDOWS` draws finds such a place, as much again that is
     authentic.
@@ -72,19 +69,19 @@ class ReadyMadeStream(Stream[Picture]):
 
     def spliced_picture(self, number: int, reader: Reader[Picture], rng: np.random.Generator) -> Picture:
         picture, size = reflected(reader.read(self._host(number)), self.config.crop), self.size(rng)
-        marked = np.flatnonzero(picture.mask)
+        marked, mirrored = np.flatnonzero(picture.mask), rng.random() < 0.5
         for _ in range(WINDOWS):
             pixel = np.unravel_index(marked[rng.integers(len(marked))], picture.mask.shape)
             starts = [range(max(0, int(at) - side + 1), int(at) + 1) for at, side in zip(pixel, size, strict=True)]
-            window = _window(picture.mask.shape, size, starts, rng)
-            if picture.mask[window].mean() <= LARGEST_SPLICE:
+            where = window(picture.mask.shape, size, starts, mirrored, rng)
+            if picture.mask[where].mean() <= LARGEST_SPLICE:
                 break
-        return _cut(picture, window, rng)
+        return _cut(picture, where, mirrored)
 
     def authentic_picture(self, number: int, reader: Reader[Picture], rng: np.random.Generator) -> Picture:
         picture, size = reflected(reader.draw(rng), self.config.crop), self.size(rng)
-        starts = [range(full) for full in picture.mask.shape]
-        return _cut(picture, _window(picture.mask.shape, size, starts, rng), rng)
+        starts, mirrored = [range(full) for full in picture.mask.shape], rng.random() < 0.5
+        return _cut(picture, window(picture.mask.shape, size, starts, mirrored, rng), mirrored)
 
 
 def ready_made(folder: Path) -> tuple[list[ReadyMade], list[ReadyMade]] | None:
@@ -125,19 +122,7 @@ def _hosts(folder: Path, fakes: Sequence[Tampered], reals: Sequence[Tampered]) -
     return hosts
 
 
-def _window(full: tuple[int, ...], size: Size, starts: Sequence[range], rng: np.random.Generator) -> Window:
-    """A window of `size` inside a picture of size `full` that begins in `starts` (rows, columns)."""
-    grid = 8 if rng.random() < 0.5 else 1
-    window = []
-    for whole, side, allowed in zip(full, size, starts, strict=True):
-        first, last = allowed[0], min(allowed[-1], whole - side)
-        low, high = -(-first // grid), last // grid
-        start = int(rng.integers(low, high + 1)) * grid if low <= high else int(rng.integers(first, last + 1))
-        window.append(slice(start, start + side))
-    return tuple(window)
-
-
-def _cut(picture: Picture, window: Window, rng: np.random.Generator) -> Picture:
-    step = -1 if rng.random() < 0.5 else 1
-    image, mask, labels = (each[window][:, ::step] for each in (picture.image, picture.mask, picture.labels))
+def _cut(picture: Picture, where: Window, mirrored: bool) -> Picture:
+    step = -1 if mirrored else 1
+    image, mask, labels = (each[where][:, ::step] for each in (picture.image, picture.mask, picture.labels))
     return Picture(image, mask, labels)

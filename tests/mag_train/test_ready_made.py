@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mag_train.config import DataConfig
+from mag_train.data import stream as streams
 from mag_train.data.opening import open_stream, split, split_by_host
 from mag_train.data.photos import Reader, labelled_photos
 from mag_train.data.ready_made import ReadyMadeStream, ready_made
@@ -100,15 +101,20 @@ def test_every_splice_is_seen_once_an_epoch(tmp_path: Path) -> None:
     assert len(set(seen)) == len(seen) == 9
 
 
-def test_a_picture_smaller_than_the_crop_is_reflected_not_enlarged(tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"crop": 320})
+def test_a_picture_smaller_than_the_crop_is_reflected_not_enlarged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "ENDS_SHORT", 0.0)
+    config = CONFIG.model_copy(update={"crop": 320, "spliced": 12})
     a, _ = open_stream(fantastic_reality(tmp_path), config, 1)[0][0]
-    assert a.image.shape == (3, 320, 320, 3)
-    for image, mask in zip(a.image, a.mask, strict=True):
-        mirrored = mask.any(dim=0).nonzero()[-1] > 310  # the window is the picture from its corner, or its mirror image
-        picture, truth = (image.flip(1), mask.flip(1)) if mirrored else (image, mask)
+    assert a.image.shape == (12, 320, 320, 3)
+    mirrored = [bool(mask[:, 200:].any()) for mask in a.mask]  # boxes at 90 to 130 and, reflected, 149 to 189
+    assert set(mirrored) == {False, True}
+    for image, mask, turned in zip(a.image, a.mask, mirrored, strict=True):
+        picture, truth = (image.flip(1), mask.flip(1)) if turned else (image, mask)
         assert torch.equal(picture[:, :, 0] == 255, truth == 1)
-        assert torch.equal(truth[HEIGHT : 2 * HEIGHT - 1, :WIDTH].flip(0), truth[: HEIGHT - 1, :WIDTH])
+        assert torch.equal(truth[HEIGHT : 2 * HEIGHT - 1].flip(0), truth[: HEIGHT - 1])
+        assert torch.equal(truth[:, WIDTH : 2 * WIDTH - 1].flip(1), truth[:, : WIDTH - 1])
 
 
 def broken_mask_size(folder: Path, name: str) -> str:
@@ -225,13 +231,17 @@ def test_folders_that_cannot_be_trained_on_are_refused_by_what_is_missing(tmp_pa
         split([1])
 
 
-def test_a_window_is_on_the_jpeg_grid_half_of_the_time(tmp_path: Path) -> None:
+def test_a_window_keeps_the_jpeg_grid_half_of_the_time_mirrored_or_not(tmp_path: Path) -> None:
+    """16 pixels, which a JPEG's subsampled colours take: a forger's picture mostly keeps the grid of its host."""
     folder = fantastic_reality(tmp_path, 2)
     rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.uint8)
     for path in (folder / "ColorRealImages").iterdir():
         cv2.imwrite(str(path), np.dstack([rows, columns, columns]))
-    stream, _ = open_stream(folder, CONFIG.model_copy(update={"authentic": 200}), 1)
-    corners = stream[0][1].image[:, 0, :, :]  # RGB: column, column, row
-    on_grid = (corners[:, 0, 2] % 8 == 0) & (corners[:, :, 0].min(dim=1).values % 8 == 0)
-    assert 0.4 < on_grid.float().mean() < 0.65
-    assert 0.4 < (corners[:, 0, 0] > corners[:, -1, 0]).float().mean() < 0.6  # and mirrored half of the time
+    stream, _ = open_stream(folder, CONFIG.model_copy(update={"authentic": 400}), 1)
+    top_row = stream[0][1].image[:, 0]  # RGB: column, column, row
+    mirrored = top_row[:, 0, 0] > top_row[:, 1, 0]
+    # What lies at the left is the first column of a block, or, mirrored, the last.
+    on_grid = (top_row[:, 0, 2] % 16 == 0) & ((top_row[:, 0, 0] + mirrored.byte()) % 16 == 0)
+    assert 0.4 < mirrored.float().mean() < 0.6
+    for turned in (False, True):
+        assert 0.4 < on_grid[mirrored == turned].float().mean() < 0.65

@@ -119,6 +119,47 @@ def test_a_picture_of_the_photos_own_size_is_not_resized_to_fit() -> None:
     assert labels.shape in shapes and len(whole) > 3  # whole, or less a few pixels that move the JPEG grid
 
 
+def test_half_of_the_crops_keep_the_grid_of_the_photos_jpeg_mirrored_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 16 pixels, which subsampled colours take: a picture that was pasted into and saved again has it so."""
+    monkeypatch.setattr(synthesis, "saved", lambda image, low, high, rng: image)
+    monkeypatch.setattr(synthesis, "resized", lambda image, size, rng: np.zeros((*size[::-1], 3), np.uint8))
+    height, width = 150, 203
+    rows, columns = np.mgrid[:height, :width].astype(np.uint8)
+    kept = {False: [], True: []}
+    for seed in range(600):
+        rng = np.random.default_rng(seed)
+        crop = synthesis.frame(np.dstack([rows, columns, columns]), np.zeros_like(rows), (70, 90), rng).image.astype(
+            int
+        )
+        if not crop.any():
+            continue  # scaled: the photo's grid is gone
+        mirrored = crop[0, 0, 1] > crop[0, 1, 1]
+        # What lies at the left is the first column of a block, or, mirrored, the last.
+        kept[bool(mirrored)].append(crop[0, 0, 0] % 16 == 0 and (crop[0, 0, 1] + mirrored) % 16 == 0)
+    assert 0.4 < len(kept[True]) / (len(kept[True]) + len(kept[False])) < 0.6
+    assert all(0.4 < np.mean(each) < 0.6 for each in kept.values())
+
+
+@pytest.mark.parametrize("side", [3, 40])
+def test_a_soft_edge_is_soft_all_around_also_where_it_touches_the_box(side: int) -> None:
+    """It was cut off there: three straight edges in four stayed hard."""
+    soft = 0
+    for seed in range(60):
+        box = Cutout(
+            *(np.full(shape, 1, kind) for shape, kind in (((side, 9, 3), "u1"), ((side, 9), "f4"), ((side, 9), "u1")))
+        )
+        cutout = synthesis._feather(box, np.random.default_rng(seed))
+        assert cutout.image.shape[:2] == cutout.alpha.shape == cutout.labels.shape and (cutout.image == 1).all()
+        if cutout.alpha.shape == (side, 9):
+            assert (cutout.alpha == 1).all()
+            continue
+        soft += 1
+        border = np.concatenate([cutout.alpha[0], cutout.alpha[-1], cutout.alpha[:, 0], cutout.alpha[:, -1]])
+        assert border.max() < 0.01 and np.isclose(cutout.alpha.sum(), side * 9, rtol=0.01)
+        assert (cutout.labels.astype(bool).sum()) == side * 9
+    assert 25 < soft < 47
+
+
 def test_pictures_are_saved_never_once_or_twice_after_the_paste(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes from the web was mostly saved by whoever made it, and often again by whoever passed it on."""
     saved: list[int] = []

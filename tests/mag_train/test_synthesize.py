@@ -80,7 +80,10 @@ def test_names_and_arrays_are_what_the_authors_code_reads(dataset: Path) -> None
                 assert arrays["arr_0"].shape == (*spliced.shape[:2], 1) and arrays["arr_0"].dtype == np.uint8
 
 
-def test_a_splice_is_its_host_but_for_what_was_pasted(photo_folder: Path, tmp_path: Path) -> None:
+def test_a_splice_is_its_host_but_for_what_was_pasted(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "publish", lambda image, rng: image)  # each of the two has a later history of its own
     synthesize(photo_folder, tmp_path / "out", "--count", 8, "--workers", 1, "--pictures", "png", "--masks", "png")
     for row in rows(tmp_path / "out"):
         name, host = Path(row["spliced"]).stem, Path(row["authentic"]).stem
@@ -96,9 +99,9 @@ def test_a_splice_is_its_host_but_for_what_was_pasted(photo_folder: Path, tmp_pa
         spliced, authentic = (
             cv2.imread(str(tmp_path / "out" / row[kind])).astype(int) for kind in ("spliced", "authentic")
         )
-        change = np.abs(cv2.GaussianBlur((spliced - authentic).astype(np.float32), (0, 0), 3)).mean(axis=2)
-        far = cv2.dilate(mask, np.ones((15, 15), np.uint8)) == 0
-        assert change[mask > 0].mean() > change[far].mean()
+        change = np.abs(spliced - authentic).sum(axis=2)
+        soft_edge = np.ones((15, 15), np.uint8)
+        assert not change[cv2.dilate(mask, soft_edge) == 0].any() and change[mask > 0].mean() > 5
 
 
 def test_the_edge_on_disk_is_the_edge_that_training_makes() -> None:
