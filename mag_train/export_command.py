@@ -87,12 +87,12 @@ def export(
                 "not bundles",
                 param_hint="RUN",
             )
-        written = exporting.add_float16(run, bundle, data) if data else bundles.load(run)
+        written = exporting.add_float16(run, data) if data else bundles.load(run)
     else:
-        written = exporting.export(run, bundle, data, weights_licence, average_with)
+        written = exporting.bundle_of_run(run, data, weights_licence, average_with)
     if int8:
         written = with_int8(written, photos_in(int8))
-        bundles.save(written, bundle)
+    bundles.save(written, bundle)  # now, complete: whatever failed before leaves what lay there alone
     _report(written, bundle)
     if extra:
         beside = bundle.with_name(f"{bundle.name}.retoucher.onnx")
@@ -104,12 +104,17 @@ def export(
 
 
 def _report(written: Bundle, folder: Path) -> None:
-    check = written.training["calibration_check"]
-    typer.echo(f"{folder}: {written.annotator} annotator, {written.training['pictures']} pictures seen")
-    typer.echo(
-        f"on halves of {check['photos']} photos, by the fit of the other half: {check['authentic_called_spliced']:.1%} "
-        f"of the authentic and {check['spliced_called_spliced']:.1%} of the spliced pictures are called spliced"
-    )
+    typer.echo(f"{folder}: {written.annotator} annotator, {written.training.get('pictures', 'unknown')} pictures seen")
+    if check := written.training.get("calibration_check"):
+        shares = (
+            f"{check[f'{kind}_called_spliced']:.1%} of the {kind}"
+            for kind in ("authentic", "published", "spliced")
+            if f"{kind}_called_spliced" in check
+        )
+        typer.echo(
+            f"on halves of {check['photos']} photos, by the fit of the other half, are called spliced: "
+            f"{', '.join(shares)} pictures"
+        )
     for precision in written.networks:
         if facts := written.training.get(f"{precision}_difference"):
             typer.echo(

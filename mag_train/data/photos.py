@@ -1,7 +1,7 @@
 """Where training photos come from: pictures with a class-label map beside them."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +15,8 @@ from mag_rt.bundle import CLASS_NAMES
 from mag_rt.errors import PictureError
 from mag_rt.pictures import SUFFIXES, decode
 
+TRAINING = "training"
+"""The role of what is trained on."""
 UNLABELLED = 255
 """Label of a pixel whose class nobody knows: it counts in no class term."""
 
@@ -149,31 +151,48 @@ def _permutation(length: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, 2, epoch]).permutation(length)
 
 
-def labelled_photos(root: Path, role: str = "training") -> list[Photo]:
+def labelled_photos(root: Path, role: str = TRAINING) -> list[Photo]:
     """The photos under `root`, in a stable order.
 
     Either `root/manifest.tsv` lists them (columns image, label, role: only rows of `role` are taken), or they lie in
-    `root/images` with label maps of the same stem in `root/labels` (PNG); a photo without a map is unlabelled.
+    `root/images` with label maps of the same stem in `root/labels` (PNG), all of them to train on; a photo without a
+    map is unlabelled.
 
-    Raises ValueError when neither is there or no photo is found.
+    Raises ValueError when neither is there or no photo of that role is found.
     """
     manifest = root / "manifest.tsv"
     if manifest.is_file():
-        with manifest.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, delimiter="\t")
-            missing = {"role", "image", "label"}.difference(reader.fieldnames or ())
-            if missing:
-                raise ValueError(f"{manifest}: lacks the column {', '.join(sorted(missing))}")
-            rows = [row for row in reader if row["role"] == role]
+        rows = manifest_rows(manifest, {"role", "image", "label"}, role)
         photos = [Photo(root / row["image"], root / row["label"] if row["label"] else None) for row in rows]
     elif (root / "images").is_dir():
         images = sorted(path for path in (root / "images").iterdir() if path.suffix.lower() in SUFFIXES)
         maps = [root / "labels" / f"{path.stem}.png" for path in images]
         photos = [
-            Photo(image, labels if labels.is_file() else None) for image, labels in zip(images, maps, strict=True)
+            Photo(image, labels if labels.is_file() else None)
+            for image, labels in zip(images, maps, strict=True)
+            if role == TRAINING
         ]
     else:
         raise ValueError(f"{root}: holds neither manifest.tsv nor a folder images/")
     if not photos:
         raise ValueError(f"{root}: no photos of role {role!r}")
     return photos
+
+
+def manifest_rows(manifest: Path, columns: Iterable[str], role: str) -> list[dict[str, str]]:
+    """The rows of a role in a table of tabs, by column; what is missing at the end of a row is empty.
+
+    Raises ValueError, naming the table, when it lacks one of the columns or is no text in UTF-8.
+    """
+    try:
+        with manifest.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file, delimiter="\t", restval="")
+            missing = set(columns).difference(table.fieldnames or ())
+            rows = [row for row in table if not missing and row["role"] == role]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{manifest}: not a table of tabs in UTF-8 ({error})") from None
+    if missing:
+        raise ValueError(f"{manifest}: lacks the column {', '.join(sorted(missing))}")
+    if any(not row["image"] for row in rows):
+        raise ValueError(f"{manifest}: a row of role {role!r} names no image")
+    return rows

@@ -17,6 +17,11 @@ def test_a_folder_pairs_images_and_labels_by_stem(photo_folder: Path) -> None:
     assert photos[5].labels is None and photos[6].labels == photo_folder / "labels" / "06.png"
 
 
+def test_the_photos_of_a_folder_are_to_train_on(photo_folder: Path) -> None:
+    with pytest.raises(ValueError, match="no photos of role 'calibration'"):
+        labelled_photos(photo_folder, "calibration")
+
+
 def test_a_photo_without_labels_is_unlabelled_everywhere(photo_folder: Path) -> None:
     image, labels = labelled_photos(photo_folder)[5].read()
     assert labels.shape == image.shape[:2] and (labels == UNLABELLED).all()
@@ -32,6 +37,12 @@ def test_a_manifest_gives_the_photos_of_one_role(tmp_path: Path) -> None:
 def test_a_manifest_without_its_columns_and_a_corrupt_photo_are_named(tmp_path: Path) -> None:
     (tmp_path / "manifest.tsv").write_text("image\tkind\na.jpg\tx\n")
     with pytest.raises(ValueError, match=r"manifest\.tsv: lacks the column label, role"):
+        labelled_photos(tmp_path)
+    (tmp_path / "manifest.tsv").write_text("label\trole\timage\n\ttraining\n")
+    with pytest.raises(ValueError, match=r"manifest\.tsv: a row of role 'training' names no image"):
+        labelled_photos(tmp_path)
+    (tmp_path / "manifest.tsv").write_bytes(b"image\trole\tlabel\n\xff.jpg\ttraining\t\n")
+    with pytest.raises(ValueError, match=r"manifest\.tsv: not a table of tabs in UTF-8"):
         labelled_photos(tmp_path)
     (tmp_path / "bad.jpg").write_bytes(b"corrupt")
     with pytest.raises(PictureError, match=r"bad\.jpg"):

@@ -1,8 +1,8 @@
 """Several datasets in one folder, listed in `manifest.tsv`: columns dataset, role, kind, image, mask."""
 
-import csv
 from pathlib import Path
 
+from mag_train.data.photos import manifest_rows
 from mag_train.data.tampered.picture import AUTHENTIC, Tampered, unexpected
 
 COLUMNS = ("dataset", "role", "kind", "image", "mask")
@@ -15,12 +15,7 @@ def read(folder: Path) -> list[Tampered]:
     path = folder / "manifest.tsv"
     if not path.is_file():
         raise unexpected(folder, "manifest", f"manifest.tsv with columns {', '.join(COLUMNS)}", "manifest.tsv")
-    with path.open(newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file, delimiter="\t")
-        missing = set(COLUMNS) - set(table.fieldnames or ())
-        if missing:
-            raise unexpected(folder, "manifest", f"columns {', '.join(COLUMNS)}", ", ".join(sorted(missing)))
-        rows = [row for row in table if row["role"] == ROLE]
+    rows = manifest_rows(path, COLUMNS, ROLE)
     if not rows:
         raise unexpected(folder, "manifest", f"rows of role {ROLE}", "any")
     return [

@@ -1,0 +1,94 @@
+"""The score is fitted on photos that were not trained on, against authentic ones of the same history."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mag_rt.bundle import Bundle
+from mag_rt.findings import score
+from mag_train import calibration
+from mag_train.calibration import calibrate, calibration_photos, fit_logistic
+from mag_train.checkpoint import RunError
+from mag_train.data.opening import split
+from mag_train.data.photos import Photo, labelled_photos
+from tests.conftest import save
+from tests.mag_train.conftest import labelled_photo
+from tests.mag_train.test_ready_made import fantastic_reality
+
+
+def test_a_run_is_calibrated_on_what_it_held_out(photo_folder: Path, tmp_path: Path) -> None:
+    """Without a role for it: the others it has been trained on, and would find nothing odd in them."""
+    assert calibration_photos(photo_folder, trained_on=True) == split(labelled_photos(photo_folder))[0]
+    assert calibration_photos(photo_folder, trained_on=False) == labelled_photos(photo_folder)
+    splices = fantastic_reality(tmp_path, 30)
+    held_out = calibration_photos(splices, trained_on=True)
+    assert [photo.image.parent.name for photo in held_out] == ["ColorRealImages"] * 2
+    assert len(calibration_photos(splices, trained_on=False)) == 30
+
+
+def test_a_manifest_has_a_role_for_it(tmp_path: Path) -> None:
+    for name in "ab":
+        save(tmp_path / f"{name}.png", labelled_photo(0)[0])
+    rows = ["role\timage\tlabel", "training\ta.png\t", "calibration\tb.png\t"]
+    (tmp_path / "manifest.tsv").write_text("\n".join(rows))
+    assert calibration_photos(tmp_path, trained_on=True) == [Photo(tmp_path / "b.png", None)]
+
+
+def test_a_photo_that_cannot_be_read_is_skipped_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        save(tmp_path / "images" / f"{name}.png", labelled_photo(0)[0])
+    (tmp_path / "images" / "a.png").write_bytes(b"corrupt")
+    assert [photo.image.stem for photo in calibration_photos(tmp_path, trained_on=False)] == ["b"]
+    assert "skipped" in (said := capsys.readouterr().err) and "a.png" in said
+    with pytest.raises(RunError, match="none of the photos to calibrate the score on can be read"):
+        calibration_photos(tmp_path, trained_on=True)  # which held out the first
+    with pytest.raises(RunError, match="name a folder of authentic photos by --data"):
+        calibration_photos(tmp_path / "nowhere", trained_on=False)
+
+
+def test_the_bundle_of_a_fit_is_held_against_photos_that_it_was_not_fitted_on(
+    red_bundle: Bundle, photo_folder: Path
+) -> None:
+    photos = labelled_photos(photo_folder)
+    _, facts = calibrate(red_bundle, photos, seed=1)
+    check = facts["calibration_check"]
+    assert check["photos"] == len(photos)
+    for kind in ("authentic", "published", "spliced"):
+        assert 0 <= check[f"{kind}_called_spliced"] + check[f"{kind}_called_authentic"] <= 1
+    assert calibrate(red_bundle, photos[:1], seed=1)[1] == {}  # no other half
+
+
+def test_photos_too_small_to_be_spliced_are_left_out(red_bundle: Bundle, tmp_path: Path) -> None:
+    small = Photo(save(tmp_path / "small.png", np.zeros((9, 9, 3), np.uint8)), None)
+    with pytest.raises(RunError, match="too small to be spliced"):
+        calibrate(red_bundle, [small], seed=1)
+
+
+@pytest.mark.parametrize("louder", ["authentic", "published"])
+def test_of_either_kind_of_authentic_pictures_at_most_three_in_a_hundred_are_called_spliced(louder: str) -> None:
+    rng = np.random.default_rng(0)
+    evidence = {
+        kind: rng.normal(mean, 1, 1000) for kind, mean in (("authentic", -2), ("published", -2), ("spliced", 2))
+    }
+    evidence[louder] += 1.5
+    fitted = calibration._fitted(evidence)
+    called = {kind: np.mean([score(value, fitted) >= fitted.spliced for value in evidence[kind]]) for kind in evidence}
+    assert called[louder] == pytest.approx(0.03, abs=0.002) and called["spliced"] > 0.5
+    assert max(called["authentic"], called["published"]) <= 0.031
+    missed = np.mean([score(value, fitted) <= fitted.authentic for value in evidence["spliced"]])
+    assert missed == pytest.approx(0.1, abs=0.002)
+    halfway = [score(value, fitted) for kind in ("authentic", "published", "spliced") for value in evidence[kind]]
+    assert np.mean(halfway[:2000]) == pytest.approx(1 - np.mean(halfway[2000:]), abs=0.01)  # at even odds
+
+
+def test_the_logistic_fit_finds_the_odds_it_was_drawn_from() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 2, 20000)
+    y = (rng.random(20000) < 1 / (1 + np.exp(-(1.5 * x - 0.7)))).astype(float)
+    assert fit_logistic(x, y) == pytest.approx((1.5, -0.7), abs=0.1)
+
+
+def test_the_logistic_fit_stays_finite_on_separable_data() -> None:
+    slope, intercept = fit_logistic(np.array([-1.0, -0.5, 0.5, 1.0]), np.array([0.0, 0.0, 1.0, 1.0]))
+    assert 0 < slope < 100 and abs(intercept) < 10
