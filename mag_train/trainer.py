@@ -52,16 +52,27 @@ class Run:
         torch.manual_seed(config.seed)
         self.stream, self.validation = open_stream(data, config.data, config.seed)
         self.mag = Mag(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._refuse_crop()
         self.game = Game(self._players(), fabric, config)
         decay = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.mag.annotator, multi_avg_fn=decay, use_buffers=True)
         self.iteration, self.pictures, self.seconds, self.best = 0, 0, 0.0, 0.0
-        self.validated_on = zlib.crc32(self.validation[0][0].image.numpy().tobytes())
         self.before: dict[str, float] = {}  # what the model that it started from had been trained on
         self.unreadable: set[str] = set()
         self.shown = panels.fixed_pictures(self.validation) if fabric.is_global_zero else []
+        self.validated_on = zlib.crc32(b"".join(raw.image.numpy().tobytes() for raw in self.shown))
         if fabric.global_rank:  # the same weights everywhere, other dropout
             torch.manual_seed(config.seed + fabric.global_rank)
+
+    def _refuse_crop(self) -> None:
+        """Now, not when the network that cannot take the pictures joins, epochs later."""
+        crop, schedule = self.config.data.crop, self.config.schedule
+        playing = [self.mag.annotator]
+        if "retoucher" in dict(self.mag.named_children()) and schedule.adversary_from < schedule.epochs:
+            playing.append(self.mag.retoucher)
+        multiple = max(network.side_multiple for network in playing)
+        if crop % multiple:
+            raise RunError(f"data.crop {crop}: the networks take pictures whose sides are multiples of {multiple}")
 
     def _players(self) -> dict[str, Player]:
         optim = self.config.optim

@@ -30,7 +30,19 @@ def test_degradations_change_picture_and_mask_as_they_say() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["jpeg", "jpeg:0", "jpeg:70.5", "jpeg:101", "resize:0", "crop:0", "crop:.5", "screenshot:9", "blur:x", "x:1"],
+    [
+        "jpeg",
+        "jpeg:0",
+        "jpeg:70.5",
+        "jpeg:101",
+        "resize:-1",
+        "resize:0",
+        "crop:0",
+        "crop:.5",
+        "screenshot:9",
+        "blur:x",
+        "x:1",
+    ],
 )
 def test_a_degradation_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"--degrade {text}: write jpeg"):

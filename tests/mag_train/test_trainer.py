@@ -200,6 +200,14 @@ def test_wrong_usage_is_one_line_and_status_2(arguments: list[str], said: str, t
     assert said in text and "Traceback" not in text
 
 
+def test_a_crop_that_the_retoucher_cannot_take_is_refused_at_once(photo_folder: Path, tmp_path: Path) -> None:
+    """Not after the epochs before it joins; without it the annotator's multiple is enough."""
+    with pytest.raises(RunError, match=r"data\.crop 96: the networks take pictures whose sides are multiples of 64"):
+        trainer.start(configuration.load("smoke", ["data.crop=96"]), photo_folder, tmp_path / "run")
+    for alone in ("model.retoucher=none", "schedule.adversary_from=1000"):
+        trainer.start(configuration.load("smoke", ["data.crop=96", alone]), photo_folder, tmp_path / alone)
+
+
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     rules: Config, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
