@@ -14,7 +14,6 @@ are held against it. Layers: OpenVINO's own counters, one thread, 512x512.
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 from collections import defaultdict
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from machine import machine
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -182,7 +182,7 @@ def layers(network: bytes, work: dict[str, int], rounds: int) -> list[dict[str, 
 def measure(bundle: Bundle, rounds: int) -> dict[str, Any]:
     most = peak(10 * rounds)
     results: dict[str, Any] = {
-        "machine": f"{os.cpu_count()} x {processor()}",
+        "machine": machine(),
         "model": {"annotator": bundle.annotator, "sha256": bundle.sha256},
         "peak_gmac_per_second": most,
         "speeds": speeds(bundle, rounds),
@@ -196,14 +196,6 @@ def measure(bundle: Bundle, rounds: int) -> dict[str, Any]:
         if precision in bundle.networks:
             results["layers"][precision] = layers(bundle.networks[precision], work, rounds)
     return results
-
-
-def processor() -> str:
-    """What the processor calls itself."""
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text().splitlines() if listing.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def show(results: dict[str, Any]) -> None:
