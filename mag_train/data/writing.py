@@ -52,6 +52,8 @@ AHEAD = 4
 
 Row = dict[str, Any]
 """A line of the manifest: a picture, its host, and what was pasted into it from where."""
+NAMES = ("spliced", "authentic", "host")
+"""What every line of it names."""
 
 
 @dataclass(frozen=True)
@@ -184,15 +186,21 @@ def missing(out: Path, recipe: Recipe, rows: Sequence[Row], count: int) -> list[
 
 
 def read_manifest(folder: Path) -> list[Row]:
-    """The rows of a dataset's manifest, if it has one, in order; a line that was cut off is none."""
+    """The rows of a dataset's manifest, if it has one, in order; a line that was cut off is none.
+
+    Raises ValueError, naming the file, when it is a manifest of something else.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]
     try:
-        return [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in lines]
     except ValueError:
-        raise ValueError(f"{path}: not a manifest of a synthesized dataset") from None
+        rows = [None]
+    if not all(isinstance(row, dict) and isinstance(row.get(key), str) for row in rows for key in NAMES):
+        raise ValueError(f"{path}: not a manifest of a synthesized dataset")
+    return rows
 
 
 def write(

@@ -231,6 +231,13 @@ def test_folders_that_cannot_be_trained_on_are_refused_by_what_is_missing(tmp_pa
         split([1])
 
 
+@pytest.mark.parametrize("text", ["spliced\n", "[1]\n", '{"spliced": "a.png", "authentic": "b.png"}\n'])
+def test_a_manifest_of_something_else_is_refused_by_name(text: str, tmp_path: Path) -> None:
+    (fantastic_reality(tmp_path, 3) / "manifest.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=r"manifest\.jsonl: not a manifest of a synthesized dataset"):
+        open_stream(tmp_path, CONFIG, 1)
+
+
 def test_a_window_keeps_the_jpeg_grid_half_of_the_time_mirrored_or_not(tmp_path: Path) -> None:
     """16 pixels, which a JPEG's subsampled colours take: a forger's picture mostly keeps the grid of its host."""
     folder = fantastic_reality(tmp_path, 2)
