@@ -32,7 +32,7 @@ from mag_train.data.photos import Photo, labelled_photos
 from mag_train.data.ready_made import ready_made
 from mag_train.half import with_float16
 from mag_train.models.annotator import Annotator
-from mag_train.models.folding import folded, midway
+from mag_train.models.folding import folded, midway, rounded
 from mag_train.models.retoucher import RetoucherOutputs
 from mag_train.warm_start import averaged_weights, weights_of
 
@@ -63,6 +63,7 @@ def bundle_of_run(run: Path, data: Path | None, weights_licence: str, average_wi
         other = bundle.load(average_with)
         annotator, facts["averaged_with"] = midway(annotator, weights_of(other)), other.sha256
         del facts["validation_ap"]  # that of the run's own weights
+    shipped = rounded(annotator)
     draft = Bundle(
         annotator=config.model.annotator,
         multiple=annotator.side_multiple,
@@ -73,9 +74,9 @@ def bundle_of_run(run: Path, data: Path | None, weights_licence: str, average_wi
         calibration=UNCALIBRATED,
         training={},
         weights_licence=weights_licence,
-        networks={"float32": to_onnx(annotator)},
+        networks={"float32": to_onnx(shipped)},
     )
-    difference = _disagreement(annotator, draft, photos)
+    difference = _disagreement(shipped, draft, photos)
     calibration, checked = calibrate(draft, photos, config.seed)
     training = {**facts, "photos_by_class": photos_by_class(own), "torch_difference": difference, **checked}
     finished = replace(draft, calibration=calibration, training=training)

@@ -59,6 +59,18 @@ def midway(network: Folds, weights: Mapping[str, Tensor]) -> Folds:
     return network
 
 
+@torch.no_grad()
+def rounded(network: Folds) -> Folds:
+    """`folded(network)` with weights that float16 holds too: files pack into 60%, and float16 changes no weight.
+
+    Filters that `NoiseViews` makes of its weights sum to zero as before; they are computed from what is rounded.
+    """
+    network = folded(network)
+    for parameter in network.parameters():
+        parameter.copy_(parameter.half())
+    return network
+
+
 def _matched(
     network: nn.Module, targets: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> Iterator[tuple[Tensor, Tensor]]:

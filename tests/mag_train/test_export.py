@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,14 @@ def test_batch_norm_is_folded_and_nothing_is_kept_outside_the_file(exported: Pat
     operators = {node.op_type for node in graph.node}
     assert "BatchNormalization" not in operators and "Conv" in operators
     assert {path.name for path in exported.iterdir()} == {"bundle.json", "annotator.onnx", "annotator.fp16.onnx"}
+
+
+def test_a_bundle_packs_well_since_its_weights_are_those_of_float16(exported: Path) -> None:
+    network = (exported / "annotator.onnx").read_bytes()
+    assert len(zlib.compress(network)) < 0.65 * len(network)
+    weights = [onnx.numpy_helper.to_array(each) for each in onnx.load_from_string(network).graph.initializer]
+    large = [each for each in weights if each.dtype == np.float32 and each.ndim == 4 and each.shape[1] > 3]
+    assert len(large) > 20 and all((each == each.astype(np.float16)).all() for each in large)
 
 
 def test_the_bundle_says_where_it_comes_from(exported: Path) -> None:

@@ -13,7 +13,7 @@ from mag_train import trainer
 from mag_train.checkpoint import RunError, load_checkpoint, trained_so_far
 from mag_train.cli import app
 from mag_train.models.annotator import EdgeAnnotator
-from mag_train.models.folding import folded, midway, unfold
+from mag_train.models.folding import folded, midway, rounded, unfold
 from mag_train.warm_start import averaged_weights
 
 SHORT = ["schedule.epochs=1", "schedule.decay_epochs=0", "data.spliced=2"]
@@ -47,6 +47,19 @@ def test_midway_lies_in_the_middle_of_both() -> None:
         both = [folded(each).state_dict()[name] for each in (one, other)]
         torch.testing.assert_close(weight, (both[0] + both[1]) / 2)
     assert not mean.training and one.state_dict().keys() != mean.state_dict().keys()  # a copy, without batch norm
+
+
+def test_rounded_weights_are_float16s_and_their_filters_still_sum_to_zero() -> None:
+    network = seasoned()
+    short = rounded(network)
+    for name, weight in short.named_parameters():
+        assert torch.equal(weight, weight.half().float()) and weight.dtype == torch.float32
+        torch.testing.assert_close(weight, folded(network).state_dict()[name], rtol=2**-11, atol=1e-7)
+    high_pass = short.noise.strided()[12:]
+    assert high_pass.sum(dim=(2, 3)).abs().max() < 1e-6 < high_pass.abs().max()
+    image = torch.rand(1, 3, 96, 64) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(short(image), network(image), atol=2e-3, rtol=0)
 
 
 def test_unfolded_batch_norm_has_the_statistics_of_the_pictures() -> None:
