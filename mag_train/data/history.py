@@ -100,6 +100,24 @@ def blurred(image: Image, least: float, most: float, rng: np.random.Generator) -
     return cv2.GaussianBlur(image, (0, 0), rng.uniform(least, most))
 
 
+def recoloured(image: Image, rng: np.random.Generator) -> Image:
+    """Each channel brighter or darker, and all colours stronger or paler, as cameras and their owners differ."""
+    gains, brighter, stronger = rng.uniform(0.8, 1.2, 3), rng.uniform(-25, 25), rng.uniform(0.7, 1.5)
+    mixed = stronger * np.eye(3) + (1 - stronger) / 3  # a channel and the grey of all three
+    return cv2.transform(image, np.column_stack([mixed * gains, np.full(3, brighter)]))
+
+
+def shallow(image: Image, subject: Image, rng: np.random.Generator) -> Image:
+    """All out of focus but the `subject`, H x W of 0 and 1, or now and then the subject alone; the grain is the same.
+
+    As lenses do, and telephones: what is sharp before a blurred ground is no splice.
+    """
+    near = cv2.GaussianBlur(subject.astype(np.float32), (0, 0), np.exp(rng.uniform(-0.5, 2.5)))[..., None]
+    sharp = near if rng.random() < 0.8 else 1 - near
+    image = (sharp * image + (1 - sharp) * blurred(image, 0.8, 4.0, rng) + 0.5).astype(np.uint8)
+    return noisy(image, 0.5, 4.0, rng) if rng.random() < 0.5 else image
+
+
 def noisy(image: Image, least: float, most: float, rng: np.random.Generator) -> Image:
     """Gaussian grain of a sigma from `least` to `most`, grey levels."""
     grain = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(least, most))

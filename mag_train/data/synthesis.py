@@ -23,9 +23,11 @@ from mag_train.data.history import (
     noisy,
     publish,
     random_shape,
+    recoloured,
     resized,
     saved,
     sent_on,
+    shallow,
 )
 
 Size = tuple[int, int]
@@ -39,6 +41,11 @@ LARGEST_SPLICE = 0.5
 """Share of the picture: beyond it the smaller region would be the host, and the truth would name the wrong side."""
 EDGE_WIDTH = 4
 """Width in pixels of the splice edge, centred on the mask's boundary."""
+RECOLOURED, SHALLOW = 0.3, 0.2
+"""Shares of the photos that are given other colours, or a shallow focus, before anything is pasted.
+
+So that neither gives a splice away: cut-outs are recoloured too, and stand out before a blurred ground.
+"""
 SENT_ON = 0.4
 """Share of the finished pictures that are saved a second time."""
 
@@ -133,10 +140,16 @@ def _scale_down(picture: Picture, size: Size, rng: np.random.Generator) -> None:
 
 
 def frame(image: Image, labels: Image, size: Size | None, rng: np.random.Generator) -> Picture:
-    """A photo with a history (scale, JPEG), cropped to `size` and mirrored half of the time.
+    """A photo with a history (focus, colours, scale, JPEG), cropped to `size` and mirrored half of the time.
 
     Without a size it is whole, but for less than `BLOCK` pixels at its border, and never mirrored.
     """
+    if rng.random() < SHALLOW:
+        subject = np.zeros_like(labels)
+        where, subject[where] = _outline(labels, rng)
+        image = shallow(image, subject, rng)
+    if rng.random() < RECOLOURED:
+        image = recoloured(image, rng)
     factor = rng.uniform(0.6, 1.4) if rng.random() < 0.5 else 1.0
     if size:
         factor = max(factor, *((side + BLOCK) / full for side, full in zip(size, image.shape, strict=False)))
@@ -201,19 +214,26 @@ def mask_edge(mask: Image) -> Image:
 
 
 def _cut_out(image: Image, labels: Image, rng: np.random.Generator) -> Cutout:
-    """A labelled object of the photo two times in three, if it has one, else a polygon, an ellipse or a box."""
+    where, shape = _outline(labels, rng)
+    return Cutout(image[where].copy(), shape.astype(np.float32), labels[where].copy())
+
+
+def _outline(labels: Image, rng: np.random.Generator) -> tuple[Window, Image]:
+    """Where in a photo something lies, and its shape there, h x w of 0 and 1.
+
+    A labelled object two times in three, if the photo has one, else a polygon, an ellipse or a box.
+    """
     if rng.random() < 0.65:
-        thing = _object(image, labels, rng)
+        thing = _object(labels, rng)
         if thing is not None:
             return thing
-    height, width = image.shape[:2]
+    height, width = labels.shape
     h, w = _side(height, rng), _side(width, rng)
     top, left = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
-    window = np.s_[top : top + h, left : left + w]
-    return Cutout(image[window].copy(), random_shape(h, w, rng).astype(np.float32), labels[window].copy())
+    return np.s_[top : top + h, left : left + w], random_shape(h, w, rng)
 
 
-def _object(image: Image, labels: Image, rng: np.random.Generator) -> Cutout | None:
+def _object(labels: Image, rng: np.random.Generator) -> tuple[Window, Image] | None:
     known = ((labels > 0) & (labels < 255)).astype(np.uint8)
     count, parts, stats, _ = cv2.connectedComponentsWithStats(known)
     large = [part for part in range(1, count) if stats[part, cv2.CC_STAT_AREA] > SMALLEST_OBJECT]
@@ -221,8 +241,8 @@ def _object(image: Image, labels: Image, rng: np.random.Generator) -> Cutout | N
         return None
     part = int(rng.choice(large))
     left, top, w, h = stats[part, :4]
-    window = np.s_[top : top + h, left : left + w]
-    return Cutout(image[window].copy(), (parts[window] == part).astype(np.float32), labels[window].copy())
+    where = np.s_[top : top + h, left : left + w]
+    return where, (parts[where] == part).astype(np.uint8)
 
 
 def _side(full: int, rng: np.random.Generator) -> int:
@@ -252,8 +272,7 @@ def _rework(cutout: Cutout, host_side: int, rng: np.random.Generator) -> Cutout:
     if rng.random() < 0.5:
         image = saved(image, 50, 98, rng)
     if rng.random() < 0.5:
-        recoloured = image * rng.uniform(0.8, 1.2, 3) + rng.uniform(-25, 25)
-        image = np.clip(recoloured + 0.5, 0, 255).astype(np.uint8)
+        image = recoloured(image, rng)
     if rng.random() < 0.15:
         image = blurred(image, 0.4, 1.5, rng)
     if rng.random() < 0.1:

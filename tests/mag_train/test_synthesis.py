@@ -73,16 +73,16 @@ def test_the_mask_of_a_feathered_paste_is_where_alpha_exceeds_one_half() -> None
 
 
 def test_an_object_is_cut_out_along_its_labels() -> None:
-    image, labels = labelled_photo(3)
-    cutout = synthesis._object(image, labels, np.random.default_rng(0))
-    assert cutout is not None
-    assert cutout.alpha.sum() == (labels == 1).sum()
-    assert (cutout.labels[cutout.alpha == 1] == 1).all()
+    _, labels = labelled_photo(3)
+    found = synthesis._object(labels, np.random.default_rng(0))
+    assert found is not None
+    where, shape = found
+    assert shape.sum() == (labels == 1).sum() and (labels[where][shape == 1] == 1).all()
 
 
 def test_a_photo_without_objects_gives_shapes() -> None:
     image, labels = labelled_photo(3)
-    assert synthesis._object(image, np.full_like(labels, 255), np.random.default_rng(0)) is None
+    assert synthesis._object(np.full_like(labels, 255), np.random.default_rng(0)) is None
     assert synthesis._cut_out(image, np.full_like(labels, 255), np.random.default_rng(0)).alpha.any()
 
 
@@ -121,6 +121,8 @@ def test_a_picture_of_the_photos_own_size_is_not_resized_to_fit() -> None:
 
 def test_half_of_the_crops_keep_the_grid_of_the_photos_jpeg_mirrored_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 16 pixels, which subsampled colours take: a picture that was pasted into and saved again has it so."""
+    for share in ("SHALLOW", "RECOLOURED"):
+        monkeypatch.setattr(synthesis, share, 0.0)
     monkeypatch.setattr(synthesis, "saved", lambda image, low, high, rng: image)
     monkeypatch.setattr(synthesis, "resized", lambda image, size, rng: np.zeros((*size[::-1], 3), np.uint8))
     height, width = 150, 203
@@ -128,9 +130,8 @@ def test_half_of_the_crops_keep_the_grid_of_the_photos_jpeg_mirrored_or_not(monk
     kept = {False: [], True: []}
     for seed in range(600):
         rng = np.random.default_rng(seed)
-        crop = synthesis.frame(np.dstack([rows, columns, columns]), np.zeros_like(rows), (70, 90), rng).image.astype(
-            int
-        )
+        picture = synthesis.frame(np.dstack([rows, columns, columns]), np.zeros_like(rows), (70, 90), rng)
+        crop = picture.image.astype(int)
         if not crop.any():
             continue  # scaled: the photo's grid is gone
         mirrored = crop[0, 0, 1] > crop[0, 1, 1]
@@ -138,6 +139,40 @@ def test_half_of_the_crops_keep_the_grid_of_the_photos_jpeg_mirrored_or_not(monk
         kept[bool(mirrored)].append(crop[0, 0, 0] % 16 == 0 and (crop[0, 0, 1] + mirrored) % 16 == 0)
     assert 0.4 < len(kept[True]) / (len(kept[True]) + len(kept[False])) < 0.6
     assert all(0.4 < np.mean(each) < 0.6 for each in kept.values())
+
+
+def test_a_shallow_focus_blurs_all_but_the_subject_or_the_subject_alone() -> None:
+    grain = np.random.default_rng(0).integers(60, 190, (60, 80, 3), np.uint8)
+    subject = np.zeros((60, 80), np.uint8)
+    subject[:, 40:] = 1
+    blurred_subjects = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        image = history.shallow(grain, subject, rng).astype(float)
+        far, near = (image[:, part].std() for part in (np.s_[:10], np.s_[70:]))  # 30 pixels from the subject's border
+        assert max(far, near) > 2 * min(far, near)
+        blurred_subjects += near < far
+    assert 2 <= blurred_subjects <= 16
+
+
+def test_new_colours_are_of_the_whole_photo_and_not_of_its_details() -> None:
+    image = labelled_photo(0)[0]
+    given = [history.recoloured(image, np.random.default_rng(seed)).astype(float) for seed in range(20)]
+    for each in given:
+        inside = ((each > 0) & (each < 255)).all(axis=2)  # what is neither black nor white
+        before = np.column_stack([image[inside], np.ones(inside.sum())])
+        assert np.abs(before @ np.linalg.lstsq(before, each[inside], rcond=None)[0] - each[inside]).max() < 1
+    assert np.std([each.mean() for each in given]) > 5
+
+
+def test_hosts_are_recoloured_and_out_of_focus_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As cut-outs are recoloured and stand out: else that alone would give a splice away."""
+    seen: list[str] = []
+    for name in ("shallow", "recoloured"):
+        monkeypatch.setattr(synthesis, name, lambda image, *rest, name=name: seen.append(name) or image)
+    for seed in range(300):
+        authentic(*labelled_photo(seed), SIZE, np.random.default_rng(seed))
+    assert 40 < seen.count("shallow") < 80 and 65 < seen.count("recoloured") < 115
 
 
 @pytest.mark.parametrize("side", [3, 40])
