@@ -18,7 +18,7 @@ from mag_rt.findings import score
 from mag_train.checkpoint import RunError
 from mag_train.data.history import Image
 from mag_train.data.opening import split, split_by_host
-from mag_train.data.photos import Photo, labelled_photos
+from mag_train.data.photos import Photo, Reader, labelled_photos
 from mag_train.data.ready_made import ready_made
 from mag_train.data.synthesis import ReadsPhotos, Size, authentic, spliced
 
@@ -116,18 +116,16 @@ def _rates(fitted: Calibration, evidence: Evidence) -> dict[str, float]:
 
 
 def _evidence(draft: Bundle, photos: list[Photo], seed: int) -> Evidence:
-    def donors(rng: np.random.Generator) -> tuple[Image, Image]:
-        return photos[rng.integers(len(photos))].read()
-
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         bundle.save(replace(draft, calibration=UNCALIBRATED), Path(folder))
         with Scanner(folder) as scanner:
-            for number, photo in enumerate(photos):
-                image, labels = photo.read()
+            reader = Reader(photos)
+            for number in range(len(photos)):
+                image, labels = reader.read(number)
                 # Three quarters of the photo, so that making the splice need not enlarge it.
                 size = (image.shape[0] * 3 // 4, image.shape[1] * 3 // 4)
-                pasted = _splice(image, labels, donors, size, np.random.default_rng([seed, 3, number]))
+                pasted = _splice(image, labels, reader.draw, size, np.random.default_rng([seed, 3, number]))
                 if pasted is not None:
                     published = authentic(image, labels, size, np.random.default_rng([seed, 4, number])).image
                     rows.append([_evidence_in(scanner, each) for each in (image, published, pasted)])

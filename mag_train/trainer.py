@@ -52,8 +52,8 @@ class Run:
         torch.manual_seed(config.seed)
         self.stream, self.validation = open_stream(data, config.data, config.seed)
         self.mag = Mag(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._refuse_crop()
         self.game = Game(self._players(), fabric, config)
+        self._refuse_crop()
         decay = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.mag.annotator, multi_avg_fn=decay, use_buffers=True)
         self.iteration, self.pictures, self.seconds, self.best = 0, 0, 0.0, 0.0
@@ -68,7 +68,7 @@ class Run:
         """Now, not when the network that cannot take the pictures joins, epochs later."""
         crop, schedule = self.config.data.crop, self.config.schedule
         playing = [self.mag.annotator]
-        if "retoucher" in dict(self.mag.named_children()) and schedule.adversary_from < schedule.epochs:
+        if "retoucher" in self.game.players and schedule.adversary_from < schedule.epochs:
             playing.append(self.mag.retoucher)
         multiple = max(network.side_multiple for network in playing)
         if crop % multiple:

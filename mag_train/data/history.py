@@ -108,7 +108,7 @@ def recoloured(image: Image, rng: np.random.Generator) -> Image:
 
 
 def shallow(image: Image, subject: Image, rng: np.random.Generator) -> Image:
-    """All out of focus but the `subject`, H x W of 0 and 1, or now and then the subject alone; the grain is the same.
+    """All out of focus but the `subject`, H x W of 0 and 1, or now and then the subject alone; often with new grain.
 
     As lenses do, and telephones: what is sharp before a blurred ground is no splice.
     """

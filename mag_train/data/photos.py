@@ -165,13 +165,7 @@ def labelled_photos(root: Path, role: str = TRAINING) -> list[Photo]:
         rows = manifest_rows(manifest, {"role", "image", "label"}, role)
         photos = [Photo(root / row["image"], root / row["label"] if row["label"] else None) for row in rows]
     elif (root / "images").is_dir():
-        images = sorted(path for path in (root / "images").iterdir() if path.suffix.lower() in SUFFIXES)
-        maps = [root / "labels" / f"{path.stem}.png" for path in images]
-        photos = [
-            Photo(image, labels if labels.is_file() else None)
-            for image, labels in zip(images, maps, strict=True)
-            if role == TRAINING
-        ]
+        photos = _paired(root) if role == TRAINING else []
     else:
         raise ValueError(f"{root}: holds neither manifest.tsv nor a folder images/")
     if not photos:
@@ -179,10 +173,17 @@ def labelled_photos(root: Path, role: str = TRAINING) -> list[Photo]:
     return photos
 
 
+def _paired(root: Path) -> list[Photo]:
+    images = sorted(path for path in (root / "images").iterdir() if path.suffix.lower() in SUFFIXES)
+    maps = [root / "labels" / f"{path.stem}.png" for path in images]
+    return [Photo(image, labels if labels.is_file() else None) for image, labels in zip(images, maps, strict=True)]
+
+
 def manifest_rows(manifest: Path, columns: Iterable[str], role: str) -> list[dict[str, str]]:
     """The rows of a role in a table of tabs, by column; what is missing at the end of a row is empty.
 
-    Raises ValueError, naming the table, when it lacks one of the columns or is no text in UTF-8.
+    Raises ValueError, naming the table, when it lacks one of the columns, names no image in such a row or is no text in
+    UTF-8.
     """
     try:
         with manifest.open(newline="", encoding="utf-8") as file:

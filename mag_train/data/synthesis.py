@@ -1,8 +1,8 @@
 """Splices made on the fly: objects and shapes of one photo pasted onto another, as in the paper's "Rough" split.
 
-Both sides get a history of their own (scale, JPEG), the cut-out is also turned, flipped, recoloured, blurred, given
-noise and brought nearer to the colours around it, its edge is hard or slightly feathered, and the whole picture may be
-edited, blurred, filmed and saved once more (`mag_train/data/history.py`).
+Both sides get a history of their own (colours, scale, JPEG), the host now and then a shallow focus; the cut-out is also
+turned, flipped, blurred, given noise and brought nearer to the colours around it, its edge is hard or slightly
+feathered, and the whole picture may be edited, blurred, filmed and saved once more (`mag_train/data/history.py`).
 Everything is drawn from the generator that is passed in: the same generator state gives the same picture.
 """
 

@@ -193,13 +193,13 @@ def read_manifest(folder: Path) -> list[Row]:
     path = folder / MANIFEST
     if not path.is_file():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]
+    of_something_else = ValueError(f"{path}: not a manifest of a synthesized dataset")
     try:
-        rows = [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
     except ValueError:
-        rows = [None]
+        raise of_something_else from None
     if not all(isinstance(row, dict) and isinstance(row.get(key), str) for row in rows for key in NAMES):
-        raise ValueError(f"{path}: not a manifest of a synthesized dataset")
+        raise of_something_else
     return rows
 
 

@@ -129,7 +129,8 @@ def test_without_tensorrt_the_bundle_is_complete_and_a_line_says_what_to_install
     with pytest.raises(EngineError, match="is not installed: pip install"):
         app(arguments, standalone_mode=False)
     written, before = bundles.load(tmp_path / "bundle"), bundles.load(exported)
-    assert (written.networks, written.calibration) == (before.networks, before.calibration)
+    assert written.training.pop("float16_difference").keys() == before.training.pop("float16_difference").keys()
+    assert written == before  # but for what float16 was checked on: these photos, not those that the run held out
 
 
 @pytest.mark.usefixtures("without_pycuda")
