@@ -5,7 +5,6 @@ in their non-saturating form, -log D(x) (Goodfellow et al. 2014): same fixed poi
 the discriminator wins. Discriminators give logits, so that -log D(x) is softplus(-logit).
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -45,8 +44,8 @@ def balanced_loss(truth: Tensor, annotation: Tensor, counted: Tensor) -> Tensor:
     truth = truth * counted
     white, every = truth.sum(dim=(2, 3)), counted.sum(dim=(2, 3))
     black = every - white
-    found = torch.einsum("nchw,nchw->nc", truth, annotation)  # |C & C^|
-    claimed = torch.einsum("nchw,nchw->nc", counted, annotation)  # |C^|
+    found = (truth * annotation).sum(dim=(2, 3))  # |C & C^|
+    claimed = (counted * annotation).sum(dim=(2, 3))  # |C^|
     return (white - found) / white.clamp(min=1) + (claimed - found) / black.clamp(min=1)
 
 
