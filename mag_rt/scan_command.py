@@ -22,7 +22,7 @@ from mag_rt import MagrtError, Scanner, __version__
 from mag_rt.pictures import silence_decoders
 from mag_rt.sinks import run as runs
 from mag_rt.sinks import written
-from mag_rt.sinks.jsonl import SCHEMA, findings_in
+from mag_rt.sinks.jsonl import SCHEMA, findings_in, seen_from
 from mag_rt.sinks.report import write_report
 from mag_rt.sinks.table import write_table
 from mag_rt.sources import Frame, find
@@ -194,15 +194,16 @@ def scan(
     silence_decoders()
     cv2.setNumThreads(1)  # the pictures' threads are ours: OpenCV's own would take the cores from the network
     _share_arenas()
+    if os.path.realpath(out) != os.path.abspath(out):  # `..` leads up from where the folder is, not from a link to it
+        out = Path(os.path.realpath(out))
     started, begun = datetime.now(timezone.utc), time.perf_counter()
     failing = fail_on and fail_on.value
     options = {"sources": sources, "save": save.value, "report": report, "csv": csv, "fail_on": failing}
     scanned = 0
     try:
         frames = find([each for each in sources if each != "-"], exclude=out, listed=_listed(sources))
-        with (
-            runs.alone(out),
-            Scanner(
+        with runs.alone(out):
+            with Scanner(
                 model,
                 max_side=max_side,
                 tiles=tiles,
@@ -211,31 +212,29 @@ def scan(
                 backend=backend,
                 precision=precision,
                 isolate=isolate,
-            ) as scanner,
-        ):
-            run = _run(scanner, options, started)
-            runs.begin(out, run, resume, overwrite)
-            ready = time.perf_counter()
-            with closing(_scan_into(out, scanner, frames, save, report, hidden=quiet or as_json)) as lines:
-                for line in lines:
-                    scanned += 1
-                    if as_json:
-                        print(line, flush=True)  # who reads them through a pipe wants them now
-        now = time.perf_counter()
-        run["timings"] |= _timings(scanned, now - begun, now - ready)
-        summary, stretches = _finish(out, run)
+            ) as scanner:
+                run = _run(scanner, options, started)
+                runs.begin(out, run, resume, overwrite)
+                ready = time.perf_counter()
+                with closing(_scan_into(out, scanner, frames, save, report, hidden=quiet or as_json)) as lines:
+                    for line in lines:
+                        scanned += 1
+                        if as_json:
+                            print(line, flush=True)  # who reads them through a pipe wants them now
+            now = time.perf_counter()
+            run["timings"] |= _timings(scanned, now - begun, now - ready)
+            summary, stretches = _finish(out, run)
     except MagrtError as error:
         stop(error, UNUSABLE)
     except BrokenPipeError:  # `magrt scan --json | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer goes nowhere
+        _print_nowhere()
         stop(f"nobody reads the lines any more; --resume goes on with what is in {out}", NOT_WRITTEN)
     except OSError as error:
         stop(f"cannot write results to {error.filename or out}: {error.strerror or error}", NOT_WRITTEN)
     except KeyboardInterrupt:
         stop(f"interrupted after {scanned} pictures; --resume goes on with what is in {out}", INTERRUPTED)
     if not quiet and not as_json:
-        show(summary, stretches, out, terminal, errors)
-        _say(summary, scanned, out, time.perf_counter() - begun)
+        _print(summary, stretches, scanned, out, time.perf_counter() - begun)
     if fail_on and summary.counts[fail_on]:
         raise typer.Exit(SPLICE_FOUND)
     if summary.counts["unreadable"]:
@@ -342,7 +341,24 @@ def _timings(pictures: int, seconds: float, scanning: float) -> dict[str, Any]:
 
 def _segment_as_json(segment: Segment, out: Path) -> dict[str, Any]:
     rounded = {name: round(value, 4) for name, value in asdict(segment).items() if name != "source"}
-    return {"source": os.path.relpath(segment.source, out), **rounded}
+    return {"source": seen_from(out, segment.source), **rounded}
+
+
+def _print(summary: Summary, stretches: list[Segment], scanned: int, out: Path, seconds: float) -> None:
+    """What the scan has found, for a person; its exit status counts even if nobody reads that."""
+    try:
+        show(summary, stretches, out, terminal, errors)
+        _say(summary, scanned, out, seconds)
+    except (BrokenPipeError, SystemExit):  # `magrt scan | head -1`: rich makes the one the other
+        _print_nowhere()
+    except OSError as error:
+        _print_nowhere()
+        stop(f"cannot print the summary: {error.strerror or error}; the results are in {out}", NOT_WRITTEN)
+
+
+def _print_nowhere() -> None:
+    """What is left in the buffer of standard output, and all that follows, goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(summary: Summary, scanned: int, out: Path, seconds: float) -> None:

@@ -40,7 +40,8 @@ class Scanner:
     A scanner belongs to one thread at a time; it has threads of its own, and OpenVINO or ONNX Runtime theirs. Use it in
     a `with` statement, or call `close`: then it gives back all that it opened, and using it is a MagrtError.
 
-    Raises BundleError when the bundle cannot be used, BackendError when what was asked for is not installed.
+    Raises BundleError when the bundle cannot be used, BackendError when what was asked for is not installed, MagrtError
+    when `isolate` cannot start its processes, ValueError for a `max_side` below 1 or a `threshold` outside [0, 1].
     """
 
     def __init__(

@@ -4,6 +4,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -39,13 +40,14 @@ def find(
 
     Raises SourceError when a source does not exist or when there is nothing to scan.
     """
-    excluded = None if exclude is None else os.path.abspath(exclude) + os.sep
+    excluded = None if exclude is None else os.path.join(os.path.realpath(exclude), "")
+    real = cache(os.path.realpath)  # the folder of results may be reached by other names than its own
     found: dict[str, Frame] = {}
     named = (path for source in sources for path in _expand(os.fspath(source)))
     given = (path for name in listed for path in (_walk(name) if os.path.isdir(name) else [name]))
     for path in chain(named, given):
         absolute = os.path.abspath(path)
-        if excluded is None or not absolute.startswith(excluded):
+        if excluded is None or not os.path.join(real(os.path.dirname(absolute)), "").startswith(excluded):
             found.setdefault(absolute, Frame(path))
     if not found:
         among = ", ".join(map(str, sources)) or "an empty list"

@@ -21,7 +21,8 @@ def written(
 ) -> Generator[str, None, None]:
     """Append findings to findings.jsonl below `out` as they come, with their pictures beside it; gives the lines.
 
-    A line that was given is on disk, and so are its pictures. Raises OSError when they cannot be written.
+    The system has a line that was given, and its pictures: no end of the scan loses them, but a power cut may. Raises
+    OSError when they cannot be written.
     """
     images = ImageSink(out, masks, overlays, thumbnails)
 

@@ -36,6 +36,8 @@ THUMBNAIL_QUALITY = 70
 THUMBNAIL_MASK_QUALITY = 50
 """Of the mask, which is smooth: as PNG it takes seven times the bytes, and 5,000 of them go into one report."""
 
+NAME_BYTES = 96
+"""Of a source's name in the names of its pictures: with all that is added, any file system takes them."""
 NARROWEST_LEGEND = 200
 """Width of a picture, pixels, below which the letters of a legend could not be read and are left out."""
 
@@ -87,6 +89,7 @@ def file_name(finding: Finding) -> str:
     """A name for the finding's pictures that a person recognises and that no other source has."""
     source = finding.source or ""
     stem = re.sub(r"[^\w.-]+", "_", Path(source).stem)[:60] or "picture"
+    stem = stem.encode()[:NAME_BYTES].decode(errors="ignore")
     digest = hashlib.sha256(os.fsencode(os.path.abspath(source))).hexdigest()[:10]
     frame = "" if finding.frame is None else f"-{finding.frame:06d}"
     return f"{stem}-{digest}{frame}"

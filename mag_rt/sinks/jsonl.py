@@ -13,7 +13,7 @@ NAME = "findings.jsonl"
 
 
 class JsonlSink:
-    """Appends findings to `findings.jsonl` below a folder; a line is on disk's way as soon as `write` returns.
+    """Appends findings to `findings.jsonl` below a folder; the system has a line as soon as `write` returns.
 
     Half a line at its end, which a kill or a full disk has left, is cut off first.
     """
@@ -27,7 +27,7 @@ class JsonlSink:
         """The line, which is written. `mask` and `overlay`: paths relative to the folder. Raises OSError."""
         result = finding.as_json()
         error = result.pop("error")
-        source = finding.source and os.path.relpath(finding.source, self.folder)
+        source = finding.source and seen_from(self.folder, finding.source)
         line = {"schema": SCHEMA, "source": source, **result, "mask": mask, "overlay": overlay, "error": error}
         text = json.dumps(line)
         left = memoryview(f"{text}\n".encode("ascii"))
@@ -37,6 +37,14 @@ class JsonlSink:
 
     def close(self) -> None:
         self._file.close()
+
+
+def seen_from(folder: Path, source: str) -> str:
+    """The path of a source relative to the folder; where none leads there, on another drive of Windows, absolute."""
+    try:
+        return os.path.relpath(source, folder)
+    except ValueError:
+        return os.path.abspath(source)
 
 
 def cut_off_half_a_line(path: Path) -> None:

@@ -71,17 +71,21 @@ def write(folder: Path, run: dict[str, Any]) -> None:
 
 
 def left(folder: Path, frames: Iterable[Frame]) -> Iterator[Frame]:
-    """What of `frames` has no line in the folder's findings.jsonl; of the video of its last line, the rest."""
+    """What of `frames` has no line in the folder's findings.jsonl; before all, the rest of the video of its last line.
+
+    Before all, so that the last line always tells which video has not been finished.
+    """
     last, done = None, set()
     if (folder / jsonl.NAME).exists():
         for last in jsonl.findings_in(folder):
             done.add(os.path.abspath(last.source or ""))
-    for frame in frames:
-        source = os.path.abspath(frame.source or "")
-        if source not in done:
-            yield frame
-        elif last and last.frame is not None and source == os.path.abspath(last.source or "") and is_video(source):
-            yield replace(frame, after=last.frame)
+    sources = [(os.path.abspath(frame.source or ""), frame) for frame in frames]
+    if last and last.frame is not None:
+        begun = os.path.abspath(last.source or "")
+        yield from (
+            replace(frame, after=last.frame) for source, frame in sources if source == begun and is_video(begun)
+        )
+    yield from (frame for source, frame in sources if source not in done)
 
 
 def _refuse_another(folder: Path, run: dict[str, Any]) -> None:

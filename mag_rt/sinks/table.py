@@ -1,11 +1,10 @@
 """findings.csv: the findings as a table for a spreadsheet, a row for each picture or frame."""
 
 import csv
-import os
 from pathlib import Path
 
 from mag_rt.findings import Finding
-from mag_rt.sinks.jsonl import findings_in
+from mag_rt.sinks.jsonl import findings_in, seen_from
 from mag_rt.sinks.whole import whole
 
 NAME = "findings.csv"
@@ -32,7 +31,7 @@ def write_table(folder: Path) -> None:
 
 
 def _row(finding: Finding, folder: Path) -> list[object]:
-    source = os.path.relpath(finding.source or "", folder)
+    source = seen_from(folder, finding.source or "")
     area = sum(region.area_fraction for region in finding.regions)
     read = finding.error is None
     return [

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever ends the scan while they are written."""
+"""Files that are there whole or not at all, whatever ends the scan while they are written, but for a power cut."""
 
 import os
 from collections.abc import Iterator

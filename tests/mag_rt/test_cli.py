@@ -88,7 +88,9 @@ def test_bad_files_get_an_error_line_and_cost_nothing_else(red_model: Path, tmp_
     assert json.loads((out / "run.json").read_text())["counts"]["unreadable"] == 3
 
 
-@pytest.mark.parametrize("name", ["späße 写真.jpg", "new\nline.png", "[bold]x[/].png", "-dash.png", "a" * 240 + ".jpg"])
+@pytest.mark.parametrize(
+    "name", ["späße 写真.jpg", "new\nline.png", "[bold]x[/].png", "-dash.png", "a" * 240 + ".jpg", "𠀀" * 60 + ".jpg"]
+)
 def test_any_name_is_just_a_name(name: str, red_model: Path, tmp_path: Path) -> None:
     inbox, out = tmp_path / "inbox", tmp_path / "out"
     save(inbox / name, grey_with_red_box(40, 40))
@@ -117,6 +119,35 @@ def test_sources_stay_untouched_and_results_are_not_scanned_again(inbox: Path, r
         assert magrt("scan", inbox, "--out", inbox / "out", "--model", red_model, *again).returncode == 0
         assert len(lines(inbox / "out")) == 3
     assert state() == before
+
+
+def test_paths_in_the_lines_lead_from_where_the_folder_lies(inbox: Path, red_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "link"
+    (tmp_path / "deep" / "deeper").mkdir(parents=True)
+    out.symlink_to(tmp_path / "deep" / "deeper")
+    for _ in range(2):
+        assert magrt("scan", "inbox", "--out", out, "--model", red_model, "--resume", cwd=tmp_path).returncode == 0
+        assert len(lines(out)) == 3
+    assert all((out / line["source"]).is_file() for line in lines(out))
+
+
+def test_the_exit_status_counts_though_nobody_reads_the_summary(inbox: Path, red_model: Path, tmp_path: Path) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    words = command("scan", inbox, "--out", tmp_path / "out", "--model", red_model, "--fail-on", "spliced")
+    done = subprocess.run(words, stdout=writes, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (10, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_summary_that_cannot_be_printed_is_one_line(inbox: Path, red_model: Path, tmp_path: Path) -> None:
+    words = command("scan", inbox, "--out", tmp_path / "out", "--model", red_model)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 4
+    assert done.stderr.startswith("magrt: cannot print the summary: No space left") and done.stderr.count("\n") == 1
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
 
 
 def test_fail_on_wins_over_unreadable(inbox: Path, red_model: Path, tmp_path: Path) -> None:

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import cv2
 import pytest
+from typer.testing import CliRunner
 
+from mag_rt import scan_command
+from mag_rt.cli import app
+from mag_rt.errors import ResultsError
 from mag_rt.sinks import run as runs
 from tests.conftest import grey_with_red_box, save
 from tests.mag_rt.running import command, lines, magrt
@@ -101,6 +105,19 @@ def test_a_video_goes_on_behind_its_last_frame(film: Path, red_model: Path, tmp_
         assert json.loads((out / "run.json").read_text())["segments"] == segments  # over all parts of the scan
 
 
+def test_a_video_is_finished_before_what_is_new(film: Path, red_model: Path, tmp_path: Path) -> None:
+    """Or its rest would be lost by an interruption behind the first of what is new."""
+    out = tmp_path / "out"
+    arguments = ["scan", film.parent, "--out", out, "--model", red_model, "--fps", "1", "--resume"]
+    magrt(*arguments)
+    first = (out / "findings.jsonl").read_bytes().splitlines(keepends=True)[:3]
+    (out / "findings.jsonl").write_bytes(b"".join(first))
+    save(film.with_name("a-new.png"), grey_with_red_box(40, 40))
+    assert magrt(*arguments).returncode == 0
+    names = [Path(line["source"]).name for line in lines(out)]
+    assert names == ["film.mp4"] * 10 + ["a-new.png", "z.png"]
+
+
 def test_what_is_new_is_added(inbox: Path, red_model: Path, tmp_path: Path) -> None:
     arguments = ["scan", inbox, "--out", tmp_path / "out", "--model", red_model, "--resume"]
     magrt(*arguments)
@@ -169,6 +186,22 @@ def test_one_scan_at_a_time_writes_to_a_folder(inbox: Path, red_model: Path, tmp
     with runs.alone(tmp_path / "out"):
         done = magrt("scan", inbox, "--out", tmp_path / "out", "--model", red_model, "--resume")
     assert done.returncode == 2 and "another scan" in done.stderr
+
+
+def test_others_are_kept_out_until_the_report_is_written(
+    inbox: Path, red_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met = []
+
+    def look(out: Path) -> None:
+        with pytest.raises(ResultsError, match="another scan"), runs.alone(out):
+            pass
+        met.append(out)
+
+    monkeypatch.setattr(scan_command, "write_report", look)
+    monkeypatch.setattr(scan_command.cv2, "setNumThreads", lambda _: None)
+    CliRunner().invoke(app, ["scan", str(inbox), "--out", str(tmp_path / "out"), "--model", str(red_model)])
+    assert met == [tmp_path / "out"]
 
 
 @pytest.fixture

@@ -31,6 +31,15 @@ def test_results_are_no_sources(inbox: Path) -> None:
     assert "e.png" not in names(find([inbox], exclude=inbox / "out"))
 
 
+def test_results_are_no_sources_by_another_name_of_their_folder(
+    inbox: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    link = tmp_path_factory.mktemp("elsewhere") / "link"
+    link.symlink_to(inbox)
+    assert "e.png" not in names(find([link], exclude=inbox / "out"))
+    assert "e.png" not in names(find([inbox], exclude=link / "out"))
+
+
 def test_each_picture_once_in_the_order_given(inbox: Path) -> None:
     assert names(find([inbox / "deep", inbox / "b.jpg", inbox])) == ["c.tiff", "d.webp", "b.jpg", "a.PNG", "e.png"]
 
