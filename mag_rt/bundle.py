@@ -8,9 +8,9 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -95,8 +95,8 @@ class Bundle:
 
 
 def numbers(facts: dict[str, Any]) -> dict[str, float]:
-    """Those facts that are numbers: a bundle's facts are for readers, and nothing holds them to any type."""
-    return {key: value for key, value in facts.items() if isinstance(value, (int, float))}
+    """Those facts that are numbers, of at most 15 digits: nothing holds a bundle's facts, for readers, to any type."""
+    return {key: value for key, value in facts.items() if isinstance(value, (int, float)) and abs(value) < 1e15}
 
 
 def bundled() -> Path:
@@ -146,13 +146,12 @@ def load(path: Path) -> Bundle:
         with zipfile.ZipFile(path) as archive:
             inside = _folder_inside(path, archive)
             return _parse(path, lambda name: _read_member(path, archive, str(inside / name)))
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        if isinstance(error, BundleError):
-            raise
-        # RuntimeError: it wants a password, or is packed in a way that Python does not know
-        raise BundleError(f"{path}: neither a bundle folder nor a zip file of one ({error})") from None
+    except BundleError:
+        raise
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # zipfile's own, and what it lets through of zlib, bz2, lzma and names that are no text
+        raise BundleError(f"{path}: neither a bundle folder nor a zip file of one ({error})") from None
 
 
 def _read_file(folder: Path, name: str) -> bytes:
@@ -192,7 +191,7 @@ def _at_most(path: Path, name: str, read: Callable[[int], bytes]) -> bytes:
 
 def _parse(path: Path, read: Callable[[str], bytes]) -> Bundle:
     try:
-        manifest = json.loads(_member(path, MANIFEST, read))
+        manifest = json.loads(_member(path, MANIFEST, read), parse_constant=_finite, parse_float=_finite)
         if manifest["format"] > FORMAT:
             raise BundleError(
                 f"{path}: format {manifest['format']} is newer than this magrt reads ({FORMAT}); upgrade it"
@@ -209,7 +208,7 @@ def _parse(path: Path, read: Callable[[str], bytes]) -> Bundle:
         multiple = _whole(image, "multiple", 1, 1024)
         authentic = _number(calibration, "authentic", 0, 1)
         return Bundle(
-            annotator=_text(manifest, "annotator"),
+            annotator=_name(manifest, "annotator"),
             multiple=multiple,
             max_side=_whole(image, "max_side", multiple, 1 << 16),
             normalisation=Normalisation(_number(image, "scale", 1e-6, 1e6), _number(image, "offset", -1e6, 1e6)),
@@ -251,6 +250,21 @@ def _text(holder: dict[str, Any], key: str) -> str:
     if not isinstance(holder[key], str):
         raise ValueError(f"{key} is no text")
     return str(holder[key])
+
+
+def _name(holder: dict[str, Any], key: str) -> str:
+    """A text that may be a part of a file's name."""
+    text = _text(holder, key)
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text):
+        raise ValueError(f"{key} is not a name of letters, digits, - and _")
+    return text
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a number")
+    return value
 
 
 def _classes(manifest: dict[str, Any]) -> tuple[str, ...]:

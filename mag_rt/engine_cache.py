@@ -18,7 +18,10 @@ _ABANDONED_S = 24 * 3600
 def user_cache() -> Path:
     """Where this user's engines are kept: `magrt/engines` in $XDG_CACHE_HOME, or %LOCALAPPDATA%, or ~/.cache."""
     own = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME")
-    return (Path(own) if own else Path("~/.cache").expanduser()) / "magrt" / "engines"
+    try:
+        return (Path(own) if own else Path("~/.cache").expanduser()) / "magrt" / "engines"
+    except RuntimeError:  # the user has no home: below a file nothing can be written, so nothing is kept
+        return Path(os.devnull) / "magrt" / "engines"
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,10 @@ def build(trt: Any, network: bytes, spec: Spec, timings: bytes = b"") -> Built:
     config.clear_flag(trt.BuilderFlag.TF32)
     profile = builder.create_optimization_profile()
     shapes = [(count, 3, *size) for count, size in zip(spec.batch, spec.sizes, strict=True)]
-    profile.set_shape("image", *shapes)
+    try:
+        profile.set_shape("image", *shapes)
+    except (RuntimeError, TypeError, ValueError) as error:  # numbers beyond what the library counts to
+        raise EngineError(f"{title(trt.__name__)} takes no pictures of {shapes}: {error}") from None
     if config.add_optimization_profile(profile) < 0:
         raise EngineError(f"the {spec.precision} network does not take {shapes}: {journal.reason()}")
     times = trt.__name__ == "tensorrt"  # in TensorRT-RTX timing caches do nothing, and say that they are deprecated
@@ -219,6 +222,8 @@ def describe(trt: Any, bundle: Bundle, spec: Spec, gpu: Device | None) -> dict[s
     return {
         "annotator": bundle.annotator,
         "bundle": bundle.sha256,
+        "input": asdict(bundle.normalisation),
+        "mask_threshold": bundle.mask_threshold,
         "network": hashlib.sha256(bundle.network_in(spec.precision)).hexdigest(),
         "precision": spec.precision,
         "batch": list(spec.batch),

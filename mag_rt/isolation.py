@@ -82,7 +82,7 @@ class Decoders:
     def decode(self, data: bytes, enough: int | None = None) -> Decoded:
         """As `mag_rt.pictures.decode`."""
         with self._worker() as worker:
-            worker.ask({"do": "decode", "enough": enough}, data)
+            worker.ask(self._seconds, {"do": "decode", "enough": enough}, data)
             header, picture = worker.answer(self._seconds)
         if "error" in header:
             raise PictureError(*header["error"])
@@ -92,7 +92,8 @@ class Decoders:
     def shots(self, path: str, sampling: Sampling) -> Iterator[Shot]:
         """As `mag_rt.video.shots`; the worker is at most a few frames ahead."""
         with self._worker() as worker:
-            worker.ask({"do": "shots", "path": path, "every": sampling.every, "fps": sampling.fps})
+            wanted = {"do": "shots", "path": path, "every": sampling.every, "fps": sampling.fps}
+            worker.ask(self._seconds, wanted)
             while True:
                 header, picture = worker.answer(self._seconds)
                 if "index" in header:
@@ -168,8 +169,9 @@ class _Worker:
                 raise MagrtError(f"a process to decode in does not start: {error}") from None
             self._ready = True
 
-    def ask(self, header: dict[str, Any], payload: bytes = b"") -> None:
-        with contextlib.suppress(OSError):  # it has died, which the answer will say
+    def ask(self, seconds: float, header: dict[str, Any], payload: bytes = b"") -> None:
+        with contextlib.suppress(OSError):  # it has died or hangs, which the answer will say
+            self._channel.settimeout(seconds)
             _send(self._channel, header, memoryview(payload))
 
     def answer(self, seconds: float) -> tuple[dict[str, Any], NDArray[np.uint8]]:

@@ -66,7 +66,7 @@ def shots(path: str, sampling: Sampling, alive: Callable[[], object] = lambda: N
 
     Raises PictureError: not-a-video, too-large, or truncated, behind the last frame that could be read. OSError.
     """
-    index, last_s = 0, None
+    index, time_s, last_s = 0, 0.0, None
     with _opened(path) as video, _no_cv2_error():
         if video is None or not video.isOpened():
             raise PictureError("not-a-video", "the file is damaged, or no video of a kind that can be decoded")
@@ -87,7 +87,10 @@ def shots(path: str, sampling: Sampling, alive: Callable[[], object] = lambda: N
                 yield Shot(index, time_s, picture)
                 last_s = time_s
             index += 1
-        if index == 0 or index < promised * (1 - MISSED) - 1:
+        # Of a video whose rate varies the promise may be its length in seconds times a rate that it rarely has.
+        rate = video.get(cv2.CAP_PROP_FPS)
+        ends_early = not 0 < rate < math.inf or time_s < (promised / rate) * (1 - MISSED) - 1
+        if index == 0 or (index < promised * (1 - MISSED) - 1 and ends_early):
             raise PictureError("truncated", f"the video ends after {index} of {promised:.0f} frames")
 
 

@@ -38,6 +38,8 @@ class OnnxRuntimeBackend:
             reason = str(error).splitlines()[0]
             raise BundleError(f"onnxruntime refuses the {precision} network: {reason}") from None
         bundle.check_annotation(tried.shape)
+        if not np.isfinite(tried).all():
+            raise BundleError(f"the {precision} network gives what is no number")
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.uint8]:
         return as_grey(self.probabilities(images))

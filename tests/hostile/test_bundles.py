@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from mag_rt import BundleError, Scanner, bundle
 from mag_rt.bundle import Bundle
@@ -79,7 +79,8 @@ NAN, INFINITE = float("nan"), float("inf")
         (("input",), "offset", INFINITE),
         *[((), "classes", value) for value in ([], ["person"], "persons", [1] * 10, ["person"] * 10, {}, None)],
         (("output",), "channels", ["mask", "edge"]),
-        ((), "annotator", ["edge"]),
+        *[((), "annotator", value) for value in (["edge"], "", "../edge", "/tmp/edge", "a\0b", "a" * 65)],
+        *[((), "training", {"hours": value}) for value in (NAN, INFINITE)],
         ((), "weights_licence", 7),
         ((), "training", 7),
         ((), "calibration", []),
@@ -212,6 +213,19 @@ def test_damaged_and_locked_zip_files(red_model: Path, tmp_path: Path) -> None:
     refused(tmp_path / "b.zip", "encrypted|password")
 
 
+def test_zip_files_that_python_reads_by_other_libraries(red_model: Path, tmp_path: Path) -> None:
+    for compression in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2):
+        archive = packed(red_model, tmp_path / "b.zip", compression=compression)
+        data = bytearray(archive.read_bytes())
+        at = data.find(b"bundle.json") + 40
+        data[at : at + 40] = bytes(40)
+        archive.write_bytes(data)
+        refused(archive, "neither a bundle folder nor a zip file|Invalid data stream")
+    data = packed(red_model, archive, prefix="a\u00e9").read_bytes().replace("a\u00e9".encode(), b"a\xff\xfe")
+    archive.write_bytes(data)
+    refused(archive, "neither a bundle folder nor a zip file|missing")
+
+
 # The network
 
 
@@ -280,6 +294,15 @@ def test_a_network_that_is_none_of_ours(red_bundle: Bundle, tmp_path: Path, back
     with pytest.raises(BundleError) as caught:
         Scanner(folder, backend=backend)
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_gives_no_numbers(red_bundle: Bundle, tmp_path: Path) -> None:
+    model = onnx.load_from_string(red_is_spliced())
+    half = next(each for each in model.graph.initializer if each.name == "half")
+    half.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(half), np.nan), "half"))
+    refused_by_onnxruntime = with_network(red_bundle, model.SerializeToString(), tmp_path / "red")
+    with pytest.raises(BundleError, match="no number"):
+        Scanner(refused_by_onnxruntime, backend="onnxruntime")
 
 
 def test_the_hash_of_the_bundle_that_ships_is_that_of_its_network() -> None:

@@ -3,9 +3,11 @@
 import math
 import os
 import random
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from benchmarks import fuzz
@@ -101,6 +103,30 @@ def test_claims_that_cannot_be(
     with pytest.raises(PictureError) as refused:
         list(shots(str(tmp_path / "film.avi"), EACH))
     assert refused.value.kind == kind
+
+
+class Varying(Claiming):
+    """A video of 20 frames, the last of them at 60 seconds, though some rate promises more."""
+
+    left = 20
+
+    def grab(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+    def retrieve(self) -> tuple[bool, np.ndarray]:
+        return True, np.zeros((4, 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("promised_s", "complete"), [(61, True), (100, False)])
+def test_a_rate_that_varies_is_no_loss_of_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, promised_s: float, complete: bool
+) -> None:
+    (tmp_path / "film.avi").write_bytes(film())
+    claims = {"FRAME_COUNT": 30.0 * promised_s, "FPS": 30.0, "POS_MSEC": 60_000.0}
+    monkeypatch.setattr(video.cv2, "VideoCapture", lambda *_: Varying(**claims))
+    with nullcontext() if complete else pytest.raises(PictureError, match="ends after 20 of 3000 frames"):
+        assert len(list(shots(str(tmp_path / "film.avi"), EACH))) == 20
 
 
 @pytest.mark.parametrize("count", [-1, 0, math.nan, math.inf, 1e300])

@@ -142,3 +142,12 @@ def test_the_cache_is_where_the_user_says_or_else_at_home(monkeypatch: pytest.Mo
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_cache() == tmp_path / ".cache" / "magrt" / "engines"
+
+
+def test_a_user_without_a_home_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", lambda _: (_ for _ in ()).throw(RuntimeError("no home")))
+    cache = EngineCache()
+    assert cache.find(FACTS) is None
+    with pytest.raises(OSError, match="Not a directory"):
+        cache.store(FACTS, b"engine", {})

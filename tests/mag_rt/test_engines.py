@@ -27,6 +27,7 @@ from mag_rt.engine_cache import EngineCache
 from mag_rt.engines import Built, EngineError, Spec, build, engine_for, load_library
 from mag_rt.errors import BundleError
 from mag_rt.parity import Agreement, Annotate, ParityError
+from mag_rt.pictures import Normalisation
 
 SIZES = ((32, 32), (96, 128), (128, 128))
 
@@ -130,6 +131,11 @@ def test_a_network_of_one_size_is_not_asked_for_others(trt: Any, shipped: Bundle
     network = edited(shipped.networks["float16"], fix)
     refused(trt, network, "takes 1 x 3 x 512 x 512, and is asked to take 1 x 3 x 32 x 32")
     assert build(trt, network, Spec("float16", (1, 1, 1), ((512, 512),) * 3)).engine
+
+
+def test_more_pictures_than_the_library_counts_to_are_refused(trt: Any, shipped: Bundle) -> None:
+    with pytest.raises(EngineError, match="takes no pictures of"):
+        build(trt, shipped.networks["float16"], Spec("float16", (1, 1, 3 * 10**9), SIZES))
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.5])
@@ -339,6 +345,8 @@ def test_another_library_gpu_shape_or_network_needs_another_engine(
         (module(), red_bundle, Spec("float32", (1, 1, 4), SIZES), Device()),
         (module(), red_bundle, Spec("float32", (1, 2, 4), (*SIZES[:2], (128, 256))), Device()),
         (module(), other, SPEC, Device()),
+        (module(), replace(red_bundle, mask_threshold=0.25), SPEC, Device()),
+        (module(), replace(red_bundle, normalisation=Normalisation(1.0, 0.0)), SPEC, Device()),
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engines, "gate", lambda *_: Agreement(0, 0, 1))

@@ -98,6 +98,7 @@ def test_what_a_bundle_does_not_record_is_said_to_be_unknown(red_model: Path) ->
     [
         {"calibration_check": {"photos": "many"}, "hours": None, "machine": ["two"]},
         {"calibration_check": [1], "photos_by_class": {"van": "few"}, "pictures": {}},
+        {"hours": 10**400, "pictures": -(10**400), "calibration_check": {"authentic_called_spliced": 10**400}},
         {"machine": "\x1b[31mred\x07 \udce9"},
     ],
 )

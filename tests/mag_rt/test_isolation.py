@@ -90,6 +90,14 @@ def test_a_hang_costs_one_picture_and_the_time_allowed(data: bytes) -> None:
         assert decoders.decode(b"").picture.shape == (1, 1, 3)
 
 
+def test_a_picture_has_its_own_time_however_little_the_one_before_had_left() -> None:
+    with Decoders(misbehave) as decoders:
+        decoders.decode(b"")
+        (worker,) = decoders._idle
+        worker._channel.settimeout(0.001)  # as an answer at the last moment leaves it
+        assert decoders.decode(bytes(1 << 27)).picture.shape == (1, 1, 3)
+
+
 def test_a_worker_says_nothing_reads_nothing_and_is_used_again(capfd: pytest.CaptureFixture[str]) -> None:
     with Decoders(misbehave) as decoders:
         first = decoders.decode(b"").picture
