@@ -62,7 +62,7 @@ def bundle_of_run(run: Path, data: Path | None, weights_licence: str, average_wi
     if average_with:
         other = bundle.load(average_with)
         annotator, facts["averaged_with"] = midway(annotator, weights_of(other)), other.sha256
-        del facts["validation_ap"]  # that of the run's own weights
+        facts.pop("validation_ap", None)  # that of the run's own weights
     shipped = rounded(annotator)
     draft = Bundle(
         annotator=config.model.annotator,
@@ -182,11 +182,11 @@ def photos_by_class(data: Path) -> dict[str, int] | None:
 
 
 def _facts(config: Config, state: dict[str, Any]) -> dict[str, Any]:
-    so_far = trained_so_far(state)
+    so_far, validation_ap = trained_so_far(state), state.get("validation_ap")
     return {
         **so_far,
         "hours": round(so_far["hours"], 2),
-        "validation_ap": round(state["best"], 4),
+        **({} if validation_ap is None else {"validation_ap": round(validation_ap, 4)}),
         "machine": f"{os.cpu_count()} x {platform.machine()}, torch {torch.__version__}",
         "config": config.model_dump(mode="json"),
     }

@@ -57,6 +57,7 @@ class Run:
         decay = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.mag.annotator, multi_avg_fn=decay, use_buffers=True)
         self.iteration, self.pictures, self.seconds, self.best = 0, 0, 0.0, 0.0
+        self.validated: dict[int, float] = {}  # validation AP by iteration, the last one
         self.before: dict[str, float] = {}  # what the model that it started from had been trained on
         self.unreadable: set[str] = set()
         self.shown = panels.fixed_pictures(self.validation) if fabric.is_global_zero else []
@@ -203,7 +204,7 @@ class Run:
             score = self.validate()
             console.print(f"epoch {epoch}: validation AP {score:.4f}")
             log.validated(epoch, self.iteration, score, self.seconds)
-            is_best, self.best = score > self.best, max(score, self.best)
+            is_best, self.best, self.validated = score > self.best, max(score, self.best), {self.iteration: score}
             joined = epoch > self.config.schedule.adversary_from and "retoucher" in self.game.players
             panel = panels.add(self.folder, epoch, self.shown, self.average, self.mag.retoucher if joined else None)
             if panel is not None:
@@ -233,6 +234,7 @@ class Run:
             "seconds": self.seconds,
             "before": self.before,
             "best": self.best,
+            "validation_ap": self.validated.get(self.iteration),
             "validated_on": self.validated_on,
             "networks": self.mag.state_dict(),
             "average": self.average.state_dict(),

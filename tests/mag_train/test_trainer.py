@@ -83,6 +83,17 @@ def test_what_was_best_on_other_validation_pictures_is_forgotten(
     assert trainer.resume(tmp_path / "run", None, ["seed=7"]).best == 0
 
 
+def test_a_checkpoint_has_the_validation_of_its_own_weights(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
+    run = trainer.start(rules, photo_folder, tmp_path / "run")
+    run.fit()
+    run.iteration += 1
+    run.save("between.pt")
+    with (tmp_path / "run" / "validation.csv").open() as file:
+        scores = [float(row["AP"]) for row in csv.DictReader(file)]
+    found = [load_checkpoint(tmp_path / "run" / name)["validation_ap"] for name in ("last.pt", "best.pt", "between.pt")]
+    assert found == [pytest.approx(scores[-1], abs=1e-4), pytest.approx(max(scores), abs=1e-4), None]
+
+
 def test_a_run_leaves_what_it_promises(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
     run = trainer.start(rules, photo_folder, tmp_path / "run")
     run.fit()
