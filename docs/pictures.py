@@ -19,7 +19,7 @@ from mag_train.contact_sheet import GAP, Picture, paste
 DOCS = Path(__file__).parent
 PHOTOS = DOCS.parent / "examples/photos"
 FOUND = "spliced-sheep-meadow"
-SHOWN = (FOUND, "spliced-dog-stream"), ("authentic-astronaut", "authentic-bee")
+SHOWN = (FOUND, "spliced-fig-coffee"), ("authentic-astronaut", "authentic-bee")
 """Rows of failures.jpg: a splice that was found, one that was not; false alarms on authentic photos."""
 
 
