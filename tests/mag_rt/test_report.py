@@ -297,7 +297,8 @@ def test_the_detail_view_by_keyboard_alone(show: Opener, mixed: Path) -> None:
     assert in_detail(page).startswith("long")
     page.keyboard.press("Escape")
     assert not page.locator("#detail").is_visible()
-    assert page.evaluate("document.activeElement.querySelector('.name').textContent").startswith("long")
+    focused = "document.activeElement.querySelector('.name')?.textContent"
+    page.wait_for_function(f"{focused}.startsWith('long')", timeout=5000)  # a dialog says later that it has closed
 
 
 def test_the_next_picture_is_the_next_of_those_that_the_filter_shows(show: Opener, mixed: Path) -> None:
