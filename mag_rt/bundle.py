@@ -95,7 +95,7 @@ class Bundle:
 
 
 def numbers(facts: dict[str, Any]) -> dict[str, float]:
-    """Those facts that are numbers, of at most 15 digits: nothing holds a bundle's facts, for readers, to any type."""
+    """Those facts that are numbers, below 1e15 in size: nothing holds a bundle's facts, for readers, to any type."""
     return {key: value for key, value in facts.items() if isinstance(value, (int, float)) and abs(value) < 1e15}
 
 

@@ -194,8 +194,7 @@ def scan(
     silence_decoders()
     cv2.setNumThreads(1)  # the pictures' threads are ours: OpenCV's own would take the cores from the network
     _share_arenas()
-    if os.path.realpath(out) != os.path.abspath(out):  # `..` leads up from where the folder is, not from a link to it
-        out = Path(os.path.realpath(out))
+    out = _where_it_lies(out)
     started, begun = datetime.now(timezone.utc), time.perf_counter()
     failing = fail_on and fail_on.value
     options = {"sources": sources, "save": save.value, "report": report, "csv": csv, "fail_on": failing}
@@ -239,6 +238,12 @@ def scan(
         raise typer.Exit(SPLICE_FOUND)
     if summary.counts["unreadable"]:
         raise typer.Exit(SOME_UNREADABLE)
+
+
+def _where_it_lies(folder: Path) -> Path:
+    """As it was named, unless a link leads to it: the `..` of paths relative to it lead up from where it lies."""
+    real = os.path.realpath(folder)
+    return folder if real == os.path.abspath(folder) else Path(real)
 
 
 def _share_arenas() -> None:

@@ -89,7 +89,7 @@ def shots(path: str, sampling: Sampling, alive: Callable[[], object] = lambda: N
             index += 1
         # Of a video whose rate varies the promise may be its length in seconds times a rate that it rarely has.
         rate = video.get(cv2.CAP_PROP_FPS)
-        ends_early = not 0 < rate < math.inf or time_s < (promised / rate) * (1 - MISSED) - 1
+        ends_early = not 0 < rate < math.inf or time_s < promised / rate * (1 - MISSED) - 1
         if index == 0 or (index < promised * (1 - MISSED) - 1 and ends_early):
             raise PictureError("truncated", f"the video ends after {index} of {promised:.0f} frames")
 

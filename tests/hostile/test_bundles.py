@@ -300,9 +300,9 @@ def test_a_network_that_gives_no_numbers(red_bundle: Bundle, tmp_path: Path) -> 
     model = onnx.load_from_string(red_is_spliced())
     half = next(each for each in model.graph.initializer if each.name == "half")
     half.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(half), np.nan), "half"))
-    refused_by_onnxruntime = with_network(red_bundle, model.SerializeToString(), tmp_path / "red")
+    folder = with_network(red_bundle, model.SerializeToString(), tmp_path / "red")
     with pytest.raises(BundleError, match="no number"):
-        Scanner(refused_by_onnxruntime, backend="onnxruntime")
+        Scanner(folder, backend="onnxruntime")
 
 
 def test_the_hash_of_the_bundle_that_ships_is_that_of_its_network() -> None:
