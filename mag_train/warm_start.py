@@ -11,29 +11,40 @@ from torch import Tensor
 from mag_rt import bundle
 from mag_rt.errors import BundleError
 from mag_train.checkpoint import RunError, best_checkpoint, load_checkpoint, trained_so_far
-from mag_train.models.annotator import Annotator
+from mag_train.models.annotator import CHANNELS, Annotator
 from mag_train.models.folding import unfold
 
 
 def warm_start(annotator: Annotator, model: Path, images: Tensor) -> dict[str, float]:
     """Give `annotator` the weights of `model`: a bundle (folder or .zip), a run's folder or a checkpoint (.pt).
 
-    A bundle's batch norm is folded away; its statistics are taken anew on `images`, N x 3 x H x W in [-1, 1].
+    A bundle's batch norm is folded away; its statistics are taken anew on `images`, N x 3 x H x W in [-1, 1]. An
+    annotator of the mask alone takes from one of all tasks what the mask is made with.
     Gives the iterations, pictures and hours that the model was trained on, as far as it says.
     Raises BundleError or RunError when the model cannot be read or has another annotator.
     """
     try:
         if model.suffix == ".pt" or best_checkpoint(model).is_file():
             state = load_checkpoint(best_checkpoint(model))
-            annotator.load_state_dict(averaged_weights(state))
+            annotator.load_state_dict(_for_maps_of(annotator, averaged_weights(state)))
             return trained_so_far(state)
         given = bundle.load(model)
-        unfold(annotator, weights_of(given), images)
+        unfold(annotator, _for_maps_of(annotator, weights_of(given)), images)
         return bundle.numbers({unit: given.training.get(unit) for unit in ("iterations", "pictures", "hours")})
     except (ValueError, RuntimeError) as error:
         if isinstance(error, RunError | BundleError):
             raise
         raise RunError(f"{model}: not the weights of this run's annotator ({str(error).splitlines()[0]})") from error
+
+
+def _for_maps_of(annotator: Annotator, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights, without the rows of the last layer that make maps which `annotator` does not have."""
+    kept = dict(weights)
+    for name, target in annotator.state_dict().items():
+        given = weights.get(name)
+        if given is not None and len(given.shape) and len(given) * annotator.maps == len(target) * CHANNELS:
+            kept[name] = given[: len(target)]
+    return kept
 
 
 def averaged_weights(state: dict[str, Any]) -> dict[str, Tensor]:

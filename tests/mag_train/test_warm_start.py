@@ -120,10 +120,32 @@ def test_a_checkpoint_that_did_not_count_is_one_line(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "last.pt")
 
 
-def test_another_annotator_is_refused(photo_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shipped", [True, False], ids=["bundle", "checkpoint"])
+def test_an_annotator_of_the_mask_alone_starts_from_one_of_all_tasks(
+    shipped: bool, photo_folder: Path, tmp_path: Path
+) -> None:
+    """So that the paper's ablation "single-task" can begin where full MAG begins."""
+    model = bundles.bundled()
+    if not shipped:
+        model = tmp_path / "first"
+        trainer.start(configuration.load("smoke", SHORT), photo_folder, model, warm=bundles.bundled())
+        model = model / "last.pt"
     rules = configuration.load("smoke", [*SHORT, "model.tasks=mask"])
-    with pytest.raises(RunError, match=r"not the weights of this run's annotator .*head"):
-        trainer.start(rules, photo_folder, tmp_path / "run", warm=bundles.bundled())
+    run = trainer.start(rules, photo_folder, tmp_path / "run", warm=model)
+    image = torch.rand(1, 3, 64, 64) * 2 - 1
+    whole = torch.from_numpy(OnnxRuntimeBackend(bundles.load(bundles.bundled())).probabilities(image.numpy()))
+    with torch.no_grad():
+        annotation = run.mag.annotator.eval()(image)
+    torch.testing.assert_close(annotation[:, :1], whole[:, :1], atol=1e-4, rtol=0)
+    assert not annotation[:, 1:].any()
+
+
+def test_another_annotator_is_refused(photo_folder: Path, tmp_path: Path) -> None:
+    trainer.start(configuration.load("smoke", [*SHORT, "model.tasks=mask"]), photo_folder, tmp_path / "mask")
+    with pytest.raises(RunError, match=r"not the weights of this run's annotator"):
+        trainer.start(
+            configuration.load("smoke", SHORT), photo_folder, tmp_path / "run", warm=tmp_path / "mask/last.pt"
+        )
     assert not (tmp_path / "run").exists()
 
 
