@@ -23,7 +23,7 @@ __device__ __forceinline__ bool is_infinite(float value) { return fabsf(value) >
 // A map's value as a probability: clamped to [0, 1]; NaN becomes 0, since fmaxf prefers the number.
 __device__ __forceinline__ float probability(float value) { return fminf(fmaxf(value, 0.0f), 1.0f); }
 
-// A probability as 8 bits, rounded: mag_rt.sinks.images.as_grey.
+// A probability as 8 bits, rounded: mag_rt.pictures.as_grey.
 __device__ __forceinline__ Byte grey(float probability) { return static_cast<Byte>(probability * 255.0f + 0.5f); }
 
 // Rounded to 8 bits, ties to even as OpenCV does; the value must lie in [0, 255].

@@ -13,7 +13,7 @@ struct Placement {
     int width, height;
     int placed_width, placed_height;
 };
-static_assert(sizeof(Placement) == 32, "mag_rt.cuda.PLACEMENT has this layout");
+static_assert(sizeof(Placement) == 32, "mag_rt.layout.PLACEMENT has this layout");
 
 constexpr int MOST_CHANNELS = 32;
 
@@ -27,7 +27,7 @@ struct Statistics {
     unsigned histogram[256];           // of channel 0, by grey level; NaN counts as 0
     unsigned likely[MOST_CHANNELS];    // values of 1/2 or more, by channel
 };
-static_assert(sizeof(Statistics) == 4 * (8 + 256 + MOST_CHANNELS), "mag_rt.cuda.STATISTICS has this layout");
+static_assert(sizeof(Statistics) == 4 * (8 + 256 + MOST_CHANNELS), "mag_rt.layout.STATISTICS has this layout");
 
 constexpr int FAR_AWAY = 0x7fffffff;  // left and top of an empty box
 
