@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mag_rt import MagrtError, PictureError
 from mag_rt import bundle as bundles
 from mag_rt.backends.choice import choose
+from mag_rt.backends.onnxruntime import load_onnxruntime
 from mag_rt.bundle import MANIFEST, Calibration
 from mag_rt.findings import GREY, evidence, levels, score, verdict
 from mag_rt.pictures import Normalisation, Picture, as_grey, map_back, pad, shrink
@@ -173,10 +174,9 @@ def _from_run(path: Path) -> Model:
 
 def _from_onnx(path: Path) -> Model:
     """A network without a manifest: it gets what `export` writes, and what sides it takes is tried out."""
-    import onnxruntime
-
     from mag_train.export import MAX_SIDE, NORMALISATION
 
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # trying out must not look like an error
     try:

@@ -5,10 +5,10 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
+from mag_rt.backends.onnxruntime import load_onnxruntime
 from mag_rt.bundle import Bundle
 from mag_rt.parity import Agreement, Annotate, compare
 from mag_train.checkpoint import RunError
@@ -28,6 +28,7 @@ def with_float16(bundle: Bundle, images: Iterable[NDArray[np.float32]], referenc
     more than `ON_PHOTOS`.
     """
     network = half(bundle.network)
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(rehearsed(network), options, providers=["CPUExecutionProvider"])

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
+from mag_rt.backends.onnxruntime import OnnxRuntimeBackend, load_onnxruntime
 from mag_rt.bundle import Bundle
 from mag_rt.parity import BOUNDS, Agreement, compare
 from mag_rt.pictures import pad, shrink
@@ -222,6 +221,7 @@ def _activations(
     """What these tensors are, by name, on each of the images in turn."""
     model = onnx.load_from_string(network)
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # it warns of outputs without a shape
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -1,6 +1,7 @@
 """The annotator through ONNX Runtime on the CPU: the backend that works everywhere."""
 
 import os
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,7 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
 
     def __init__(self, bundle: Bundle, precision: str = "float32", calls: int = 1) -> None:
-        import onnxruntime  # here, so that importing mag_rt stays light
-
+        onnxruntime = load_onnxruntime()
         self.version = onnxruntime.__version__  # the distribution may be called onnxruntime-gpu or otherwise
         self.precision = precision
         options = onnxruntime.SessionOptions()
@@ -50,3 +50,17 @@ class OnnxRuntimeBackend:
 
     def close(self) -> None:
         self._session = None
+
+
+def load_onnxruntime() -> Any:
+    """The module onnxruntime, which reports to nobody.
+
+    From 1.29 on (on Windows always) it tells its makers on what machine and by which program it is used, unless it is
+    told not to: by the variable before it is imported, by the call where it has been. Whatever uses it here imports it
+    by this.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime  # here, so that importing mag_rt stays light
+
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime

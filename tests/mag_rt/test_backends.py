@@ -167,13 +167,16 @@ app(sys.argv[1:])
 """
 
 
-def test_a_scan_asks_nobody_and_leaves_nothing_at_home(small: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_scan_asks_nobody_and_leaves_nothing_at_home(backend: str, small: Bundle, tmp_path: Path) -> None:
     bundle.save(small, tmp_path / "model")
     save(tmp_path / "photo.png", grey_with_red_box(64, 64))
     (tmp_path / "home").mkdir()
-    arguments = ["scan", "photo.png", "--out", "out", "--model", "model"]
-    # OpenVINO reports its use by itself unless it believes to run in CI, or within pytest.
-    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    arguments = ["scan", "photo.png", "--out", "out", "--model", "model", "--backend", backend]
+    # Both report their use by themselves unless they are told not to, or believe to run in CI or within tests. ONNX
+    # Runtime asks for the network behind Python's back and later, but notes at once what it is going to tell.
+    silent = {"CI", "TF_BUILD", "JENKINS_URL", "GITHUB_ACTIONS", "ORT_RUNNING_UNIT_TESTS", "ORT_DISABLE_TELEMETRY"}
+    environment = {name: value for name, value in os.environ.items() if name not in silent}
     done = subprocess.run(
         [sys.executable, "-c", NETWORK_DENIED, *arguments],
         cwd=tmp_path,
@@ -183,6 +186,6 @@ def test_a_scan_asks_nobody_and_leaves_nothing_at_home(small: Bundle, tmp_path: 
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "openvino" in json.loads((tmp_path / "out" / "run.json").read_text())["versions"]
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["backend"]["name"] == backend
     assert "the network was asked for" not in done.stderr
-    assert not (tmp_path / "home" / "intel").exists()
+    assert not list((tmp_path / "home").iterdir())
