@@ -1,7 +1,8 @@
-"""The calibration of a score: the logistic of what a network finds in authentic and in spliced pictures."""
+"""What makes probabilities of a network's answers: how soft its mask is, and the logistic that gives the score."""
 
 import math
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +16,30 @@ from mag_rt import Scanner, bundle
 from mag_rt.bundle import Bundle, Calibration
 from mag_rt.errors import PictureError
 from mag_rt.findings import score
+from mag_rt.parity import Annotate
+from mag_rt.pictures import pad, shrink
 from mag_train.checkpoint import RunError
 from mag_train.data.history import Image
 from mag_train.data.opening import split, split_by_host
 from mag_train.data.photos import Photo, Reader, labelled_photos
 from mag_train.data.ready_made import ready_made
-from mag_train.data.synthesis import ReadsPhotos, Size, authentic, spliced
+from mag_train.data.synthesis import Picture, authentic, spliced
+from mag_train.data.tampered import resize_mask
 
 FALSE_ALARMS = 0.03
 """Share of authentic calibration pictures, of either kind, that may be called spliced."""
 MISSED_SPLICES = 0.10
 """Share of spliced calibration pictures that may be called authentic."""
 UNCALIBRATED = Calibration(slope=1.0, intercept=0.0, authentic=0.0, spliced=1.0)
+SEED = 1
+"""Of the splices, so that bundles are calibrated on the same ones."""
+TOO_SMALL = "the photos to calibrate on are too small to be spliced"
 DRAWS = 8
 """A photo is left out when so many tries to make a splice of it leave it as it is."""
+PIXELS = 4096
+"""Of a splice, drawn at random, that the mask is held against."""
+SOFTEST = 0.25
+"""The least that the logits of a mask are multiplied by: what a network hardly trained says is not made nothing of."""
 
 Evidence = dict[str, NDArray[np.float64]]
 """Of each photo: `authentic`, as it is; `published`, after all that happens to a splice but the paste; `spliced`.
@@ -74,14 +85,38 @@ def _listed(data: Path, trained_on: bool) -> list[Photo]:
         raise RunError(f"{error}; name a folder of authentic photos by --data to calibrate the score on") from None
 
 
-def calibrate(draft: Bundle, photos: list[Photo], seed: int) -> tuple[Calibration, dict[str, Any]]:
+def mask_slope(annotate: Annotate, given: Bundle, photos: list[Photo]) -> float:
+    """What to multiply the logits of a network's masks by, in [`SOFTEST`, 1], so that they tell probabilities.
+
+    Networks are surer than they are right (Guo et al. 2017, https://arxiv.org/abs/1706.04599): this is the slope of the
+    logistic regression of the truth on the logits, over pixels of splices made of `photos`. Its intercept, which tells
+    how much of these pictures is pasted, is left out, so that 1/2 stays where it is. A softer mask also loses less in
+    256 grey levels. `given`: how pictures are made ready for the network. Raises RunError when no photo can be spliced.
+    """
+    rng = np.random.default_rng(SEED)
+    logits, truths = [], []
+    for *_, picture in _splices(photos):
+        image = shrink(picture.image, given.max_side)
+        height, width = image.shape[:2]
+        mask = annotate(given.normalisation([pad(image, given.multiple)]))[0, 0, :height, :width].astype(np.float64)
+        drawn = rng.integers(mask.size, size=PIXELS)
+        said = mask.ravel()[drawn].clip(1e-9, 1 - 1e-9)
+        logits.append(np.log(said / (1 - said)))
+        truths.append(resize_mask(picture.mask > 0, (height, width)).ravel()[drawn])
+    if not logits:
+        raise RunError(TOO_SMALL)
+    slope, _ = fit_logistic(np.concatenate(logits), np.concatenate(truths).astype(np.float64))
+    return min(max(slope, SOFTEST), 1.0)
+
+
+def calibrate(draft: Bundle, photos: list[Photo]) -> tuple[Calibration, dict[str, Any]]:
     """Fit the score of a bundle on authentic photos and on splices made of them, at even odds.
 
     All photos are fitted on. How well such a fit holds on photos that it has not seen is returned beside, unless there
     is only one: each half of them is held against the fit of the other one. Raises RunError when no photo can be
     spliced.
     """
-    evidence = _evidence(draft, photos, seed)
+    evidence = _evidence(draft, photos)
     count = len(evidence["spliced"])
     if count == 1:
         return _fitted(evidence), {}
@@ -115,29 +150,32 @@ def _rates(fitted: Calibration, evidence: Evidence) -> dict[str, float]:
     return rates
 
 
-def _evidence(draft: Bundle, photos: list[Photo], seed: int) -> Evidence:
+def _evidence(draft: Bundle, photos: list[Photo]) -> Evidence:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         bundle.save(replace(draft, calibration=UNCALIBRATED), Path(folder))
         with Scanner(folder) as scanner:
-            reader = Reader(photos)
-            for number in range(len(photos)):
-                image, labels = reader.read(number)
-                # Three quarters of the photo, so that making the splice need not enlarge it.
-                size = (image.shape[0] * 3 // 4, image.shape[1] * 3 // 4)
-                pasted = _splice(image, labels, reader.draw, size, np.random.default_rng([seed, 3, number]))
-                if pasted is not None:
-                    published = authentic(image, labels, size, np.random.default_rng([seed, 4, number])).image
-                    rows.append([_evidence_in(scanner, each) for each in (image, published, pasted)])
+            for number, image, labels, pasted in _splices(photos):
+                rng = np.random.default_rng([SEED, 4, number])
+                published = authentic(image, labels, pasted.mask.shape, rng).image
+                rows.append([_evidence_in(scanner, each) for each in (image, published, pasted.image)])
     if not rows:
-        raise RunError("the photos to calibrate the score on are too small to be spliced")
+        raise RunError(TOO_SMALL)
     return dict(zip(("authentic", "published", "spliced"), np.array(rows).T, strict=True))
 
 
-def _splice(image: Image, labels: Image, donors: ReadsPhotos, size: Size, rng: np.random.Generator) -> Image | None:
-    """A picture with something pasted in, or None when none of `DRAWS` has anything."""
-    draws = (spliced(image, labels, donors, size, rng) for _ in range(DRAWS))
-    return next((picture.image for picture in draws if picture.mask.any()), None)
+def _splices(photos: list[Photo]) -> Iterator[tuple[int, Image, Image, Picture]]:
+    """Each photo's number, image and labels, and a splice made of it; photos are left out of which there is none."""
+    reader = Reader(photos)
+    for number in range(len(photos)):
+        image, labels = reader.read(number)
+        # Three quarters of the photo, so that making the splice need not enlarge it.
+        size = (image.shape[0] * 3 // 4, image.shape[1] * 3 // 4)
+        rng = np.random.default_rng([SEED, 3, number])
+        draws = (spliced(image, labels, reader.draw, size, rng) for _ in range(DRAWS))
+        pasted = next((picture for picture in draws if picture.mask.any()), None)
+        if pasted is not None:
+            yield number, image, labels, pasted
 
 
 def _evidence_in(scanner: Scanner, image: Image) -> float:

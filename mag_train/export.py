@@ -1,4 +1,4 @@
-"""From a run to a bundle: the averaged annotator as ONNX in float32 and float16, checked, and calibrated."""
+"""From a run to a bundle: the averaged annotator as ONNX in float32 and float16, calibrated and checked."""
 
 import logging
 import os
@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from mag_rt import bundle
-from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
+from mag_rt.backends.onnxruntime import OnnxRuntimeBackend, load_onnxruntime
 from mag_rt.bundle import Bundle
 from mag_rt.errors import PictureError
 from mag_rt.parity import Annotate
 from mag_rt.pictures import Normalisation, pad, shrink
 from mag_train import models
-from mag_train.calibration import UNCALIBRATED, calibrate, calibration_photos
+from mag_train.calibration import UNCALIBRATED, calibrate, calibration_photos, mask_slope
 from mag_train.checkpoint import RunError, best_checkpoint, load_checkpoint, trained_so_far
 from mag_train.config import Config
 from mag_train.data.opening import split
@@ -32,9 +31,9 @@ from mag_train.data.photos import Photo, labelled_photos
 from mag_train.data.ready_made import ready_made
 from mag_train.half import with_float16
 from mag_train.models.annotator import Annotator
-from mag_train.models.folding import folded, midway, rounded
+from mag_train.models.folding import folded, midway, of_bundle, rounded, tempered
 from mag_train.models.retoucher import RetoucherOutputs
-from mag_train.warm_start import averaged_weights, weights_of
+from mag_train.warm_start import averaged_weights, slope_of, weights_of
 
 NORMALISATION = Normalisation(scale=1 / 127.5, offset=-1.0)
 MAX_SIDE = 1024
@@ -43,6 +42,8 @@ LARGEST_DIFFERENCE = 1e-4
 """Between ONNX Runtime and torch, on any probability of the check pictures."""
 HALF_CHECKED = 16
 """Photos that the float16 network is checked on."""
+MEASURED_AT_EXPORT = {"mask_slope", "torch_difference", "calibration_check", "float16_difference", "int8_difference"}
+"""Facts of a bundle that are of its networks as they are, not of how they were trained."""
 
 
 def bundle_of_run(run: Path, data: Path | None, weights_licence: str, average_with: Path | None = None) -> Bundle:
@@ -61,9 +62,10 @@ def bundle_of_run(run: Path, data: Path | None, weights_licence: str, average_wi
     facts = _facts(config, state)
     if average_with:
         other = bundle.load(average_with)
-        annotator, facts["averaged_with"] = midway(annotator, weights_of(other)), other.sha256
+        slope = slope_of(other)
+        annotator = tempered(midway(tempered(annotator, slope), weights_of(other)), 1 / slope)
+        facts["averaged_with"] = other.sha256
         facts.pop("validation_ap", None)  # that of the run's own weights
-    shipped = rounded(annotator)
     draft = Bundle(
         annotator=config.model.annotator,
         multiple=annotator.side_multiple,
@@ -72,25 +74,42 @@ def bundle_of_run(run: Path, data: Path | None, weights_licence: str, average_wi
         classes=bundle.CLASS_NAMES,
         mask_threshold=MASK_THRESHOLD,
         calibration=UNCALIBRATED,
-        training={},
+        training={**facts, "photos_by_class": photos_by_class(own)},
         weights_licence=weights_licence,
-        networks={"float32": to_onnx(shipped)},
+        networks={},
     )
-    difference = _disagreement(shipped, draft, photos)
-    calibration, checked = calibrate(draft, photos, config.seed)
-    training = {**facts, "photos_by_class": photos_by_class(own), "torch_difference": difference, **checked}
-    finished = replace(draft, calibration=calibration, training=training)
-    return with_float16(finished, _inputs(draft, photos, HALF_CHECKED), _in_torch(annotator))
+    return _calibrated(annotator, draft, photos)
 
 
-def add_float16(model: Path, data: Path) -> Bundle:
-    """A bundle with a float16 network that is checked, on the photos in `data`, against its float32 one.
+def calibrated_anew(model: Path, data: Path) -> Bundle:
+    """A bundle whose mask and score are calibrated on the photos in `data`, in float32 and float16.
 
-    Raises BundleError, or RunError when the networks disagree or there are no photos.
+    Raises BundleError, RunError when its annotator is none of ours, its networks disagree or there are no photos.
     """
     given = bundle.load(model)
     photos = calibration_photos(data, trained_on=False)
-    return with_float16(given, _inputs(given, photos, HALF_CHECKED), OnnxRuntimeBackend(given).probabilities)
+    try:
+        annotator = tempered(of_bundle(given.annotator, weights_of(given)), 1 / slope_of(given))
+    except ValueError as error:
+        raise RunError(f"{model}: {error}") from error
+    facts = {name: fact for name, fact in given.training.items() if name not in MEASURED_AT_EXPORT}
+    return _calibrated(annotator, replace(given, training=facts, networks={}), photos)
+
+
+def _calibrated(annotator: Annotator, draft: Bundle, photos: list[Photo]) -> Bundle:
+    """The bundle of an annotator, in float32 and float16, with its mask and its score calibrated on photos.
+
+    draft: all the rest of it. Its facts are kept, and what is measured here is added to them.
+    """
+    slope = mask_slope(_in_torch(annotator), draft, photos)
+    annotator = tempered(annotator, slope)
+    shipped = rounded(annotator)
+    given = replace(draft, networks={"float32": to_onnx(shipped)})
+    difference = _disagreement(shipped, given, photos)
+    calibration, checked = calibrate(given, photos)
+    facts = {**draft.training, "mask_slope": round(slope, 4), "torch_difference": difference, **checked}
+    calibrated = replace(given, calibration=calibration, training=facts)
+    return with_float16(calibrated, _inputs(given, photos, HALF_CHECKED), _in_torch(annotator))
 
 
 def export_retoucher(run: Path, out: Path) -> None:
@@ -109,7 +128,7 @@ def export_retoucher(run: Path, out: Path) -> None:
     network = to_onnx(outputs, output="retouched")
     side = 2 * outputs.side_multiple
     image = np.random.default_rng(0).random((1, 3, side, side), dtype=np.float32) * 2 - 1
-    session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
+    session = load_onnxruntime().InferenceSession(network, providers=["CPUExecutionProvider"])
     difference = float(np.abs(session.run(["retouched"], {"image": image})[0] - _in_torch(outputs)(image)).max())
     if not difference <= LARGEST_DIFFERENCE:
         raise RunError(f"ONNX Runtime differs from torch by {difference:.2g} on the retoucher")

@@ -22,13 +22,17 @@ class Extra(str, Enum):
 
 Run = Annotated[
     Path,
-    typer.Argument(metavar="RUN", help="Folder of a run; or a bundle, to add float16 (--data) or INT8 (--int8) to."),
+    typer.Argument(
+        metavar="RUN", help="Folder of a run; or a bundle, to calibrate it anew (--data) or to add INT8 (--int8) to it."
+    ),
 ]
 Target = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder to write the bundle to.")]
 Data = Annotated[
     Path | None,
     typer.Option(
-        "--data", metavar="DIR", help="Photos that calibrate the score and check the networks; the run's own."
+        "--data",
+        metavar="DIR",
+        help="Authentic photos that calibrate mask and score and check the networks; the run's own.",
     ),
 ]
 WeightsLicence = Annotated[
@@ -87,7 +91,7 @@ def export(
                 "not bundles",
                 param_hint="RUN",
             )
-        written = exporting.add_float16(run, data) if data else bundles.load(run)
+        written = exporting.calibrated_anew(run, data) if data else bundles.load(run)
     else:
         written = exporting.bundle_of_run(run, data, weights_licence, average_with)
     if int8:

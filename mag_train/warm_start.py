@@ -12,14 +12,15 @@ from mag_rt import bundle
 from mag_rt.errors import BundleError
 from mag_train.checkpoint import RunError, best_checkpoint, load_checkpoint, trained_so_far
 from mag_train.models.annotator import CHANNELS, Annotator
-from mag_train.models.folding import unfold
+from mag_train.models.folding import tempered, unfold
 
 
 def warm_start(annotator: Annotator, model: Path, images: Tensor) -> dict[str, float]:
     """Give `annotator` the weights of `model`: a bundle (folder or .zip), a run's folder or a checkpoint (.pt).
 
-    A bundle's batch norm is folded away; its statistics are taken anew on `images`, N x 3 x H x W in [-1, 1]. An
-    annotator of the mask alone takes from one of all tasks what the mask is made with.
+    A bundle's batch norm is folded away; its statistics are taken anew on `images`, N x 3 x H x W in [-1, 1]. Its mask
+    is as sure again as it was before it was calibrated. An annotator of the mask alone takes from one of all tasks what
+    the mask is made with.
     Gives the iterations, pictures and hours that the model was trained on, as far as it says.
     Raises BundleError or RunError when the model cannot be read or has another annotator.
     """
@@ -30,6 +31,7 @@ def warm_start(annotator: Annotator, model: Path, images: Tensor) -> dict[str, f
             return trained_so_far(state)
         given = bundle.load(model)
         unfold(annotator, _for_maps_of(annotator, weights_of(given)), images)
+        annotator.load_state_dict(tempered(annotator, 1 / slope_of(given)).state_dict())
         return bundle.numbers({unit: given.training.get(unit) for unit in ("iterations", "pictures", "hours")})
     except (ValueError, RuntimeError) as error:
         if isinstance(error, RunError | BundleError):
@@ -51,6 +53,12 @@ def averaged_weights(state: dict[str, Any]) -> dict[str, Tensor]:
     """The averaged weights of the annotator in a checkpoint, by the names of the annotator's own."""
     prefix = "module."  # AveragedModel's
     return {name.removeprefix(prefix): each for name, each in state["average"].items() if name.startswith(prefix)}
+
+
+def slope_of(given: bundle.Bundle) -> float:
+    """What the logits of a bundle's mask were multiplied by when it was calibrated (`calibration.mask_slope`)."""
+    slope = bundle.numbers(given.training).get("mask_slope", 1.0)
+    return slope if 0 < slope <= 1 else 1.0
 
 
 def weights_of(given: bundle.Bundle) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mag_train.models.annotator import NoiseViews
+from mag_train.models.annotator import ANNOTATORS, Annotator, NoiseViews
 
 Folds = TypeVar("Folds", bound=nn.Module)
 
@@ -68,6 +68,28 @@ def rounded(network: Folds) -> Folds:
     network = folded(network)
     for parameter in network.parameters():
         parameter.copy_(parameter.half())
+    return network
+
+
+@torch.no_grad()
+def tempered(network: Annotator, slope: float) -> Annotator:
+    """A copy of an annotator whose mask's logits are `slope` times as large: a softer mask, and 1/2 where it was."""
+    network = copy.deepcopy(network)
+    *_, last = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    of_mask = last.out_channels // network.maps  # rows of the last convolution belong to one map after the other
+    for parameter in last.parameters():
+        parameter[:of_mask] *= slope
+    return network
+
+
+@torch.no_grad()
+def of_bundle(name: str, weights: Mapping[str, Tensor]) -> Annotator:
+    """The annotator called `name`, folded, with the weights of a bundle. Raises ValueError when they are another's."""
+    if name not in ANNOTATORS:
+        raise ValueError(f"an annotator {name!r} is not known; there are {', '.join(ANNOTATORS)}")
+    network = folded(ANNOTATORS[name]().eval())
+    for target, given in _matched(network, network.state_dict(), weights):
+        target.copy_(given)
     return network
 
 

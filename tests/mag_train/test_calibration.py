@@ -4,7 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
+from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle
 from mag_rt.findings import score
 from mag_train import calibration
@@ -12,6 +15,7 @@ from mag_train.calibration import calibrate, calibration_photos, fit_logistic
 from mag_train.checkpoint import RunError
 from mag_train.data.opening import split
 from mag_train.data.photos import Photo, labelled_photos
+from mag_train.data.synthesis import Picture
 from tests.conftest import save
 from tests.mag_train.conftest import labelled_photo
 from tests.mag_train.test_ready_made import fantastic_reality
@@ -51,18 +55,39 @@ def test_the_bundle_of_a_fit_is_held_against_photos_that_it_was_not_fitted_on(
     red_bundle: Bundle, photo_folder: Path
 ) -> None:
     photos = labelled_photos(photo_folder)
-    _, facts = calibrate(red_bundle, photos, seed=1)
+    _, facts = calibrate(red_bundle, photos)
     check = facts["calibration_check"]
     assert check["photos"] == len(photos)
     for kind in ("authentic", "published", "spliced"):
         assert 0 <= check[f"{kind}_called_spliced"] + check[f"{kind}_called_authentic"] <= 1
-    assert calibrate(red_bundle, photos[:1], seed=1)[1] == {}  # no other half
+    assert calibrate(red_bundle, photos[:1])[1] == {}  # no other half
+
+
+@pytest.mark.parametrize("sureness", [0.5, 2.0, 100.0])
+def test_a_mask_that_is_too_sure_is_made_as_sure_as_it_is_right(
+    sureness: float, red_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that is not sure enough is left as it is: sharper masks lose more in 256 grey levels."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (64, 96, 3), np.uint8)
+    odds = 4 * (image[..., 2] / 127.5 - 1)
+    mask = (rng.random((64, 96)) < 1 / (1 + np.exp(-odds))).astype(np.uint8)
+    splice = Picture(image, mask, np.zeros_like(mask))
+    monkeypatch.setattr(calibration, "_splices", lambda photos: [(0, image, mask, splice)])
+
+    def annotate(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return torch.sigmoid(torch.from_numpy(sureness * 4 * images[:, :1])).numpy()
+
+    wanted = min(1.0, max(calibration.SOFTEST, 1 / sureness))
+    assert calibration.mask_slope(annotate, red_bundle, []) == pytest.approx(wanted, rel=0.1)
 
 
 def test_photos_too_small_to_be_spliced_are_left_out(red_bundle: Bundle, tmp_path: Path) -> None:
     small = Photo(save(tmp_path / "small.png", np.zeros((9, 9, 3), np.uint8)), None)
     with pytest.raises(RunError, match="too small to be spliced"):
-        calibrate(red_bundle, [small], seed=1)
+        calibrate(red_bundle, [small])
+    with pytest.raises(RunError, match="too small to be spliced"):
+        calibration.mask_slope(OnnxRuntimeBackend(red_bundle).probabilities, red_bundle, [small])
 
 
 @pytest.mark.parametrize("louder", ["authentic", "published"])

@@ -12,8 +12,8 @@ from mag_train import config as configuration
 from mag_train import trainer
 from mag_train.checkpoint import RunError, load_checkpoint, trained_so_far
 from mag_train.cli import app
-from mag_train.models.annotator import EdgeAnnotator
-from mag_train.models.folding import folded, midway, rounded, unfold
+from mag_train.models.annotator import Annotator, EdgeAnnotator, PaperAnnotator
+from mag_train.models.folding import folded, midway, rounded, tempered, unfold
 from mag_train.warm_start import averaged_weights
 
 SHORT = ["schedule.epochs=1", "schedule.decay_epochs=0", "data.spliced=2"]
@@ -60,6 +60,17 @@ def test_rounded_weights_are_float16s_and_their_filters_still_sum_to_zero() -> N
     image = torch.rand(1, 3, 96, 64) * 2 - 1
     with torch.no_grad():
         torch.testing.assert_close(short(image), network(image), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("network", [EdgeAnnotator, PaperAnnotator])
+def test_tempering_makes_the_mask_softer_and_nothing_else(network: type[Annotator]) -> None:
+    torch.manual_seed(0)
+    annotator = network().eval()
+    image = torch.rand(1, 3, annotator.side_multiple, annotator.side_multiple) * 2 - 1
+    with torch.no_grad():
+        before, after = annotator(image), tempered(annotator, 0.5)(image)
+    torch.testing.assert_close(torch.logit(after[:, 0]), 0.5 * torch.logit(before[:, 0]), atol=1e-4, rtol=1e-4)
+    assert torch.equal(after[:, 1:], before[:, 1:])
 
 
 def test_unfolded_batch_norm_has_the_statistics_of_the_pictures() -> None:
