@@ -14,14 +14,14 @@ from rich.console import Console
 
 from mag_rt import Scanner, bundle
 from mag_rt.bundle import Bundle, Calibration
-from mag_rt.errors import PictureError
+from mag_rt.errors import PictureError, SourceError
 from mag_rt.findings import score
 from mag_rt.parity import Annotate
 from mag_rt.pictures import pad, shrink
 from mag_train.checkpoint import RunError
 from mag_train.data.history import Image
 from mag_train.data.opening import split, split_by_host
-from mag_train.data.photos import Photo, Reader, labelled_photos
+from mag_train.data.photos import Photo, Reader, labelled_photos, photos_below
 from mag_train.data.ready_made import ready_made
 from mag_train.data.synthesis import Picture, authentic, spliced
 from mag_train.data.tampered import resize_mask
@@ -54,7 +54,7 @@ def calibration_photos(data: Path, trained_on: bool) -> list[Photo]:
     """The authentic photos in `data` that the score is calibrated on; a line says which cannot be read.
 
     Those of role `calibration` in its manifest; without any, what a run `trained_on` this folder held out, or else all
-    of them. Raises RunError when there are none.
+    of them; in a folder that is nothing but photos, all of those. Raises RunError when there are none.
     """
     photos = [photo for photo in _listed(data, trained_on) if _can_be_read(photo)]
     if not photos:
@@ -76,12 +76,14 @@ def _listed(data: Path, trained_on: bool) -> list[Photo]:
         return labelled_photos(data, role="calibration")
     try:
         pictures = ready_made(data)
-        if pictures is None:
-            photos = labelled_photos(data)
-            return split(photos)[0] if trained_on else photos
-        reals = (split_by_host(*pictures)[0] if trained_on else pictures)[1]
-        return [Photo(real.image, real.labels) for real in reals]
-    except ValueError as error:
+        if pictures is not None:
+            reals = (split_by_host(*pictures)[0] if trained_on else pictures)[1]
+            return [Photo(real.image, real.labels) for real in reals]
+        if not trained_on and not any((data / name).exists() for name in ("manifest.tsv", "images")):
+            return photos_below(data)
+        photos = labelled_photos(data)
+        return split(photos)[0] if trained_on else photos
+    except (ValueError, SourceError) as error:
         raise RunError(f"{error}; name a folder of authentic photos by --data to calibrate the score on") from None
 
 

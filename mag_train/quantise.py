@@ -25,9 +25,8 @@ from mag_rt.backends.onnxruntime import OnnxRuntimeBackend, load_onnxruntime
 from mag_rt.bundle import Bundle
 from mag_rt.parity import BOUNDS, Agreement, compare
 from mag_rt.pictures import pad, shrink
-from mag_rt.sources import find
 from mag_train.checkpoint import RunError
-from mag_train.data.photos import Photo, labelled_photos
+from mag_train.data.photos import Photo, labelled_photos, photos_below
 from mag_train.half import drop_unused
 
 PHOTOS = 48
@@ -73,7 +72,7 @@ def photos_in(folder: Path) -> list[Photo]:
     """The photos of role `calibration` in the folder's manifest.tsv, or all pictures in it when it has none."""
     if (folder / "manifest.tsv").is_file():
         return labelled_photos(folder, role="calibration")
-    return [Photo(Path(frame.source), None) for frame in find([folder]) if frame.source]
+    return photos_below(folder)
 
 
 def _inputs(bundle: Bundle, photos: list[Photo]) -> Iterator[Image]:

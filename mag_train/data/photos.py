@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mag_rt.bundle import CLASS_NAMES
 from mag_rt.errors import PictureError
 from mag_rt.pictures import SUFFIXES, decode
+from mag_rt.sources import find
 
 TRAINING = "training"
 """The role of what is trained on."""
@@ -171,6 +172,12 @@ def labelled_photos(root: Path, role: str = TRAINING) -> list[Photo]:
     if not photos:
         raise ValueError(f"{root}: no photos of role {role!r}")
     return photos
+
+
+def photos_below(folder: Path) -> list[Photo]:
+    """All pictures in a folder and those below it, unlabelled. Raises SourceError when there are none."""
+    paths = [Path(frame.source) for frame in find([folder]) if frame.source]
+    return [Photo(path, None) for path in paths if path.suffix.lower() in SUFFIXES]
 
 
 def _paired(root: Path) -> list[Photo]:

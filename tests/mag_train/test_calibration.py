@@ -39,6 +39,13 @@ def test_a_manifest_has_a_role_for_it(tmp_path: Path) -> None:
     assert calibration_photos(tmp_path, trained_on=True) == [Photo(tmp_path / "b.png", None)]
 
 
+def test_a_folder_of_authentic_photos_will_do(tmp_path: Path) -> None:
+    for name in ("b.png", "below/a.jpg"):
+        save(tmp_path / name, labelled_photo(0)[0])
+    (tmp_path / "film.mp4").write_bytes(b"no photo")
+    assert [photo.image.name for photo in calibration_photos(tmp_path, trained_on=False)] == ["b.png", "a.jpg"]
+
+
 def test_a_photo_that_cannot_be_read_is_skipped_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in "ab":
         save(tmp_path / "images" / f"{name}.png", labelled_photo(0)[0])
