@@ -512,6 +512,18 @@ def shrinking() -> bytes:
     return model.SerializeToString()
 
 
+def outgrowing() -> bytes:
+    """Its annotation of a picture of more than 32 rows has rows to spare."""
+    model = onnx.load_from_string(renamed(annotation="inside"))
+    for name, value in {"begin": 32, "end": 2**31, "axis": 2}.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
+    model.graph.node.append(helper.make_node("Slice", ["inside", "begin", "end", "axis"], ["below"]))
+    model.graph.node.append(helper.make_node("Concat", ["inside", "below"], ["annotation"], axis=2))
+    model.graph.output[0].name = "annotation"
+    model.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "more"
+    return model.SerializeToString()
+
+
 PROFILE = [(1, 3, 32, 32), (2, 3, 192, 256), (3, 3, 256, 256)]
 
 
@@ -549,6 +561,16 @@ def test_an_engine_of_something_else_is_refused(maker: Maker, engine: bytes, rea
     with pytest.raises(EngineError, match=reason) as caught:
         maker.reader(engine=engine)
     assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_written_past_the_maps_of_a_network_whose_annotation_outgrows_its_input(maker: Maker) -> None:
+    host_only(maker)
+    reader = maker.reader(engine=double.serialise(outgrowing(), {"image": PROFILE}))
+    assert isinstance(reader([scene(32, 32)], [(32, 32)])[0], Reading)
+    with pytest.raises(EngineError, match=r"makes \(1, 12, 96, 96\) of \(1, 3, 64, 96\), which is no annotation of it"):
+        reader([scene(60, 90)], [(60, 90)])
+    assert not double.under_way()
+    reader.close()
 
 
 def test_an_engine_of_another_annotator_is_refused(maker: Maker) -> None:
