@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from mag_rt.bundle import Bundle
 from mag_rt.engine_cache import EngineCache, write
 from mag_rt.errors import MagrtError
+from mag_rt.layout import MOST_CHANNELS
 from mag_rt.parity import Annotate, ParityError, gate
 
 Size = tuple[int, int]
@@ -209,8 +210,10 @@ def describe(trt: Any, bundle: Bundle, spec: Spec, gpu: Device | None) -> dict[s
     """Everything that an engine depends on, which is what the cache finds it by. Raises EngineError, BundleError.
 
     An engine of TensorRT-RTX is compiled for the GPU where it is loaded and goes to any of them; one of TensorRT is for
-    the GPU that it was built on.
+    the GPU that it was built on. None is of use where the kernels do not take what it gives.
     """
+    if 2 + len(bundle.classes) > MOST_CHANNELS:
+        raise EngineError(f"the kernels take up to {MOST_CHANNELS - 2} classes; the bundle has {len(bundle.classes)}")
     if trt.__name__ == "tensorrt_rtx":
         if gpu is not None and gpu.capability < (8, 0):
             raise EngineError(f"TensorRT-RTX engines need compute capability 8.0; {gpu.name} has {_dotted(gpu)}")

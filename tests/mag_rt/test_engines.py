@@ -402,6 +402,15 @@ def test_timings_are_kept_from_build_to_build(red_bundle: Bundle, machine: Machi
     assert (tmp_path / "tensorrt-10.3.0-A-B.timings").read_bytes() == b"++"
 
 
+def test_more_classes_than_the_kernels_take_are_refused_before_anything_is_built(
+    red_bundle: Bundle, machine: Machine, tmp_path: Path
+) -> None:
+    many = replace(red_bundle, classes=tuple(f"class {number}" for number in range(31)))
+    with pytest.raises(EngineError, match="the kernels take up to 30 classes; the bundle has 31"):
+        engine_for(module(), many, SPEC, Device(), machine.run, EngineCache(tmp_path))
+    assert machine.builds == 0
+
+
 def test_a_bundle_without_the_network_says_so(red_bundle: Bundle, machine: Machine, tmp_path: Path) -> None:
     spec = Spec("float16", (1, 1, 1), SIZES)
     with pytest.raises(BundleError, match=r"has no float16 network \(it has float32\)"):
