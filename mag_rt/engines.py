@@ -300,12 +300,9 @@ def _check_precision(trt: Any, definition: Any, precision: str, journal: Any) ->
     layers = [definition.get_layer(index) for index in range(definition.num_layers)]
     if precision == "float16":
         heavy = (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION, trt.LayerType.MATRIX_MULTIPLY)
+        taken = [(layer.name, layer.get_input(0)) for layer in layers if layer.type in heavy]
         # What looks at the picture's own three channels is the high-pass, which has to be float32.
-        left = [
-            layer.name
-            for layer in layers
-            if layer.type in heavy and layer.get_input(0).dtype == trt.float32 and layer.get_input(0).shape[1] != 3
-        ]
+        left = [name for name, tensor in taken if tensor.dtype == trt.float32 and tuple(tensor.shape)[1:2] != (3,)]
         if left:
             raise EngineError(f"float32 is left inside the float16 network: {len(left)} layers, {', '.join(left[:3])}")
     if precision == "int8":

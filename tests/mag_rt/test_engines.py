@@ -96,6 +96,23 @@ def test_one_layer_left_in_float32_is_named(trt: Any, shipped: Bundle) -> None:
     refused(trt, spared, "float32 is left inside .*: 1 layers, node_conv2d_25")
 
 
+def test_a_product_of_vectors_left_in_float32_is_named(trt: Any, shipped: Bundle) -> None:
+    def weigh(model: ModelProto) -> None:
+        vector = helper.make_tensor("vector", TensorProto.FLOAT, [4], [0.5] * 4)
+        model.graph.initializer.append(vector)
+        last = model.graph.node[-1]
+        model.graph.node.extend(
+            [
+                helper.make_node("MatMul", ["vector", "vector"], ["product"], "weighing"),
+                helper.make_node("Cast", ["product"], ["weight"], to=TensorProto.FLOAT16),
+                helper.make_node("Mul", ["unweighed", "weight"], [last.output[0]]),
+            ]
+        )
+        last.output[0] = "unweighed"
+
+    refused(trt, edited(shipped.networks["float16"], weigh), "float32 is left inside .*: 1 layers, weighing")
+
+
 def test_a_wrong_input_name_is_named(trt: Any, shipped: Bundle) -> None:
     def rename(model: ModelProto) -> None:
         model.graph.input[0].name = "picture"
