@@ -110,7 +110,7 @@ def build_into(cache: EngineCache, bundle: Bundle, spec: Spec, rtx: bool) -> str
         engine, notes = timed_build(trt, bundle, spec, gpu, cache)
         if gpu is not None:
             annotate = held.enter_context(annotating(trt, engine, bundle, gpu))
-            notes |= check(annotate, bundle, spec, gpu)
+            notes["agreements"] = check(annotate, bundle, spec, gpu)
     path = cache.store(describe(trt, bundle, spec, gpu), engine, notes)
     library = f"{title(trt.__name__)} {trt.__version__}"
     checked = "agrees with float32" if gpu is not None else "unchecked, for want of a GPU"

@@ -27,6 +27,8 @@ WORKSPACE = 2 << 30
 """Bytes that a layer may use beside its tensors: `paper` at 1024 x 1024 wants 1.2 GB. A Jetson's GPU shares them."""
 CHECK_SIZE = (256, 320)
 """Of the check pictures, as far as the engine takes it."""
+ANY_GPU = "any"
+"""The GPU that an engine of TensorRT-RTX is for."""
 
 
 class EngineError(MagrtError):
@@ -154,32 +156,49 @@ def engine_for(
     run: gives, of an engine, what annotates with it on the GPU; used on the first time that an engine meets a GPU.
     A cache that cannot be written makes it slow, not impossible.
 
-    Raises EngineError or ParityError with a line that says why there is no such engine; a refusal is remembered.
+    Raises EngineError or ParityError with a line that says why there is no such engine; a refusal is remembered, of
+    this GPU alone.
     """
     facts = describe(trt, bundle, spec, gpu)
-    refused = cache.notes(facts).get("refused")
+    notes = cache.notes(facts)
+    refused = notes.get("refused") or notes.get("refused_on", {}).get(gpu.name)
     if refused:
         raise EngineError(f"{refused} (magrt build tries again)")
     kept = cache.find(facts)
-    if kept is not None and kept.notes.get("checked_on") == gpu.name:
+    if kept is not None and gpu.name in kept.notes.get("agreements", {}):
         return kept.engine
     engine, notes = (kept.engine, kept.notes) if kept is not None else timed_build(trt, bundle, spec, gpu, cache)
     try:
         with run(engine) as annotate:
-            checked = check(annotate, bundle, spec, gpu)
+            agreement = check(annotate, bundle, spec, gpu)
     except ParityError as error:
         with suppress(OSError):
-            cache.refuse(facts, str(error))
+            _refuse(cache, facts, engine, notes, gpu, str(error))
         raise
     with suppress(OSError):
-        cache.store(facts, engine, {**notes, **checked})
+        cache.store(facts, engine, _noted(notes, "agreements", agreement))
     return engine
 
 
 def check(annotate: Annotate, bundle: Bundle, spec: Spec, gpu: Device) -> dict[str, Any]:
-    """What to note of an engine that has passed the gate on a GPU. Raises ParityError when it does not."""
+    """The agreement of an engine that passes the gate, by the GPU's name. Raises ParityError when it does not."""
     agreement = gate(annotate, bundle, spec.precision, *checked_shape(spec, bundle.multiple))
-    return {"checked_on": gpu.name, "agreement": asdict(agreement)}
+    return {gpu.name: asdict(agreement)}
+
+
+def _refuse(
+    cache: EngineCache, facts: dict[str, Any], engine: bytes, notes: dict[str, Any], gpu: Device, reason: str
+) -> None:
+    """Remember that an engine is wrong on a GPU; one that goes to others is kept for them."""
+    if facts["gpu"] == ANY_GPU:
+        cache.store(facts, engine, _noted(notes, "refused_on", {gpu.name: reason}))
+    else:
+        cache.refuse(facts, reason)
+
+
+def _noted(notes: dict[str, Any], what: str, by_gpu: dict[str, Any]) -> dict[str, Any]:
+    """Notes with something more that is known by the GPU's name."""
+    return {**notes, what: {**notes.get(what, {}), **by_gpu}}
 
 
 def timed_build(
@@ -217,7 +236,7 @@ def describe(trt: Any, bundle: Bundle, spec: Spec, gpu: Device | None) -> dict[s
     if trt.__name__ == "tensorrt_rtx":
         if gpu is not None and gpu.capability < (8, 0):
             raise EngineError(f"TensorRT-RTX engines need compute capability 8.0; {gpu.name} has {_dotted(gpu)}")
-        target = {"gpu": "any", "capability": "8.0 and later"}
+        target = {"gpu": ANY_GPU, "capability": "8.0 and later"}
     elif gpu is None:
         raise EngineError("TensorRT builds for the GPU that it builds on, and there is none here; --rtx needs none")
     else:

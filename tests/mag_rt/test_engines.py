@@ -345,7 +345,7 @@ def test_an_engine_is_built_and_checked_once(red_bundle: Bundle, machine: Machin
     assert (machine.builds, machine.checks) == (1, 1)
     (sidecar,) = tmp_path.glob("*.json")
     notes = json.loads(sidecar.read_text())
-    assert notes["checked_on"] == "Orin" and notes["agreement"]["iou"] == 1.0 and notes["facts"]["gpu"] == "Orin"
+    assert notes["agreements"]["Orin"]["iou"] == 1.0 and notes["facts"]["gpu"] == "Orin"
 
 
 def test_another_library_gpu_shape_or_network_needs_another_engine(
@@ -402,6 +402,28 @@ def test_a_bad_engine_is_refused_and_not_built_again(
     with pytest.raises(EngineError, match=rf"{said}.*magrt build tries again"):
         engine_for(module(), red_bundle, SPEC, Device(), machine.run, cache)
     assert (machine.builds, machine.checks) == (1, 1) and not list(tmp_path.glob("*.engine"))
+
+
+def test_an_engine_that_is_refused_on_one_gpu_serves_the_others(
+    red_bundle: Bundle, machine: Machine, tmp_path: Path
+) -> None:
+    trt, cache = module(name="tensorrt_rtx"), EngineCache(tmp_path)
+    good, bad, other = (Device(name, (8, 6)) for name in ("RTX 3060", "RTX 4090", "RTX 5090"))
+
+    def ask(gpu: Device) -> bytes:
+        return engine_for(trt, red_bundle, SPEC, gpu, machine.run, cache)
+
+    ask(good)
+    machine.change = halve
+    with pytest.raises(ParityError):
+        ask(bad)
+    machine.change = lambda maps: maps
+    with pytest.raises(EngineError, match="magrt build tries again"):
+        ask(bad)
+    assert ask(good) == ask(other) == b"engine 1"
+    with pytest.raises(EngineError, match="magrt build tries again"):
+        ask(bad)
+    assert (machine.builds, machine.checks) == (1, 3)  # what is known of a GPU is not looked for again
 
 
 def test_a_cache_that_cannot_be_written_does_not_keep_it_from_being_used(
