@@ -19,7 +19,7 @@ from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle
 from mag_rt.cuda import Gpu
 from mag_rt.device_memory import ALIGNMENT, Arena, DeviceArray, DoesNotFitError
-from mag_rt.driver import CudaError, load_kernels, ptx
+from mag_rt.driver import CudaError, load_kernels, ptx, release
 from mag_rt.errors import MagrtError
 from mag_rt.findings import grey_level, read, score, verdict
 from mag_rt.layout import counts
@@ -221,6 +221,24 @@ def test_gives_everything_back_in_another_thread(open_gpu: Any) -> None:
     thread.start()
     thread.join()
     assert not primary_is_active() and current_context() == 0
+
+
+@pytest.mark.parametrize(("system", "library"), [("posix", "libcuda.so.1"), ("nt", "nvcuda.dll")])
+def test_the_primary_context_goes_back_through_the_systems_own_driver(
+    monkeypatch: pytest.MonkeyPatch, system: str, library: str
+) -> None:
+    opened, calls = [], []
+
+    def open_library(name: str) -> Any:
+        opened.append(name)
+        return SimpleNamespace(
+            cuDeviceGet=lambda *_: calls.append("get"), cuDevicePrimaryCtxRelease_v2=lambda *_: calls.append("release")
+        )
+
+    monkeypatch.setattr("mag_rt.driver.os", SimpleNamespace(name=system))
+    monkeypatch.setattr("mag_rt.driver.ctypes", SimpleNamespace(CDLL=open_library, c_int=ctypes.c_int, byref=id))
+    release(SimpleNamespace(detach=lambda: None), 0)
+    assert opened == [library] and calls == ["get", "release"]
 
 
 def test_gives_everything_back_when_memory_is_short(open_gpu: Any) -> None:
