@@ -11,12 +11,11 @@ from rich.console import Console
 
 from mag_rt import bundle as bundles
 from mag_rt.backends.loaded_engine import annotating
-from mag_rt.backends.tensorrt import ARENA_BYTES
 from mag_rt.bundle import Bundle
 from mag_rt.cuda import Gpu
 from mag_rt.driver import CudaError
 from mag_rt.engine_cache import EngineCache
-from mag_rt.engines import EngineError, Size, Spec, check, describe, load_library, timed_build, title
+from mag_rt.engines import EngineError, Size, Spec, check, checked_bytes, describe, load_library, timed_build, title
 from mag_rt.errors import MagrtError
 from mag_rt.terminal import NOT_WRITTEN, UNUSABLE, stop
 
@@ -102,18 +101,20 @@ def build_into(cache: EngineCache, bundle: Bundle, spec: Spec, rtx: bool) -> str
     trt = load_library(rtx)
     with ExitStack() as held:
         gpu: Gpu | None = None
+        unchecked = ""
         try:
-            gpu = held.enter_context(Gpu(ARENA_BYTES))
-        except CudaError:
+            gpu = held.enter_context(Gpu(checked_bytes(spec, bundle)))
+        except CudaError as error:
             if not rtx:
                 raise
+            unchecked = str(error)
         engine, notes = timed_build(trt, bundle, spec, gpu, cache)
         if gpu is not None:
             annotate = held.enter_context(annotating(trt, engine, bundle, gpu))
             notes["agreements"] = check(annotate, bundle, spec, gpu)
     path = cache.store(describe(trt, bundle, spec, gpu), engine, notes)
     library = f"{title(trt.__name__)} {trt.__version__}"
-    checked = "agrees with float32" if gpu is not None else "unchecked, for want of a GPU"
+    checked = f"unchecked: {unchecked}" if unchecked else "agrees with float32"
     size, seconds = len(engine) / 1e6, notes["seconds"]
     return f"{path}: {spec.precision}, {size:.1f} MB, built in {seconds:.1f} s by {library}, {checked}"
 

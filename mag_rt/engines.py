@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple, Protocol
 
 from mag_rt.bundle import Bundle
+from mag_rt.device_memory import ALIGNMENT
 from mag_rt.engine_cache import EngineCache, write
 from mag_rt.errors import MagrtError
 from mag_rt.layout import MOST_CHANNELS
@@ -261,6 +262,12 @@ def checked_shape(spec: Spec, multiple: int) -> tuple[int, Size]:
     (low_h, low_w), _, (high_h, high_w) = spec.sizes
     size = (min(max(CHECK_SIZE[0], low_h), high_h), min(max(CHECK_SIZE[1], low_w), high_w))
     return spec.batch[2], (-(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple)
+
+
+def checked_bytes(spec: Spec, bundle: Bundle) -> int:
+    """Of device memory that an engine is checked in, for the pictures and their maps, float32 at most."""
+    batch, (height, width) = checked_shape(spec, bundle.multiple)
+    return batch * height * width * (3 + 2 + len(bundle.classes)) * 4 + 2 * ALIGNMENT
 
 
 def library_log(trt: Any) -> Any:
