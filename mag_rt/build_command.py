@@ -95,8 +95,9 @@ def specification(bundle: Bundle, precision: str, batch: str | None, size: str |
 def build_into(cache: EngineCache, bundle: Bundle, spec: Spec, rtx: bool) -> str:
     """Build an engine and keep it: with TensorRT for the GPU here, or with TensorRT-RTX for any. Check it on a GPU.
 
-    Gives a line for a person. Raises EngineError, ParityError when it is checked and fails, CudaError where there is no
-    GPU and has to be one, and OSError when the engine cannot be written.
+    A GPU that TensorRT-RTX does not run on counts as none. Gives a line for a person. Raises EngineError, ParityError
+    when it is checked and fails, CudaError where there is no GPU and has to be one, and OSError when the engine cannot
+    be written.
     """
     trt = load_library(rtx)
     with ExitStack() as held:
@@ -104,10 +105,11 @@ def build_into(cache: EngineCache, bundle: Bundle, spec: Spec, rtx: bool) -> str
         unchecked = ""
         try:
             gpu = held.enter_context(Gpu(checked_bytes(spec, bundle)))
-        except CudaError as error:
+            describe(trt, bundle, spec, gpu)
+        except (CudaError, EngineError) as error:
             if not rtx:
                 raise
-            unchecked = str(error)
+            gpu, unchecked = None, str(error)  # the engine is for other GPUs
         engine, notes = timed_build(trt, bundle, spec, gpu, cache)
         if gpu is not None:
             annotate = held.enter_context(annotating(trt, engine, bundle, gpu))

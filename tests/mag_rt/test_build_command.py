@@ -155,3 +155,14 @@ def test_there_is_room_to_check_an_engine_of_any_batch(
     gpu_of((8, 7))
     result = run("--out", tmp_path, *options)
     assert result.exit_code == 0 and "agrees with float32" in result.stdout, result.stderr
+
+
+def test_a_gpu_that_rtx_does_not_run_on_does_not_keep_it_from_building_for_others(
+    gpu_of: Callable[..., None], tmp_path: Path
+) -> None:
+    gpu_of((7, 5))
+    result = run("--rtx", "--out", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    assert "unchecked: TensorRT-RTX engines need compute capability 8.0; Orin has 7.5" in result.stdout
+    (sidecar,) = tmp_path.glob("*.json")
+    assert "agreements" not in json.loads(sidecar.read_text())
