@@ -28,6 +28,7 @@ class Precision(str, Enum):
     int8 = "int8"
 
 
+NOT_SCANNED_WITH = "for trtexec and other programs: scans take the engine of the default --batch and --size"
 NETWORKS = {Precision.fp16: "float16", Precision.fp32: "float32", Precision.int8: "int8"}
 
 
@@ -62,6 +63,8 @@ def build(
     A scan with --backend tensorrt builds the engine that it lacks; this does it beforehand, since TensorRT takes
     minutes on a small machine. The engine is for this GPU and this version of TensorRT. One of TensorRT-RTX is for
     every RTX GPU from compute capability 8.0 on, and is built in a second, with or without a GPU.
+
+    Scans take the engine of the default --batch and --size; another one is for trtexec and other programs.
 
     Beside the engine lies a JSON that says what it is. An engine is used only when it reads the check pictures as the
     float32 network does. That is found out here, or without a GPU in the first scan on one.
@@ -118,7 +121,8 @@ def build_into(cache: EngineCache, bundle: Bundle, spec: Spec, rtx: bool) -> str
     library = f"{title(trt.__name__)} {trt.__version__}"
     checked = f"unchecked: {unchecked}" if unchecked else "agrees with float32"
     size, seconds = len(engine) / 1e6, notes["seconds"]
-    return f"{path}: {spec.precision}, {size:.1f} MB, built in {seconds:.1f} s by {library}, {checked}"
+    built = f"{path}: {spec.precision}, {size:.1f} MB, built in {seconds:.1f} s by {library}, {checked}"
+    return built if spec == Spec.default(bundle, spec.precision) else f"{built}; {NOT_SCANNED_WITH}"
 
 
 _Value = TypeVar("_Value")

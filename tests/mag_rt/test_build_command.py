@@ -166,3 +166,15 @@ def test_a_gpu_that_rtx_does_not_run_on_does_not_keep_it_from_building_for_other
     assert "unchecked: TensorRT-RTX engines need compute capability 8.0; Orin has 7.5" in result.stdout
     (sidecar,) = tmp_path.glob("*.json")
     assert "agreements" not in json.loads(sidecar.read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "scanned_with"),
+    [((), True), (("--precision", "fp32"), True), (("--size", "512", "--batch", "8"), False)],
+)
+def test_an_engine_that_no_scan_takes_is_called_so(
+    gpu_of: Callable[..., None], tmp_path: Path, options: tuple[str, ...], scanned_with: bool
+) -> None:
+    gpu_of((8, 7))
+    result = run("--out", tmp_path, *options)
+    assert result.exit_code == 0 and ("scans take the engine of the default" in result.stdout) != scanned_with
