@@ -36,6 +36,10 @@ class EngineError(MagrtError):
     """No engine can be built or used here; the message says why and, where something would, what helps."""
 
 
+class UnloadableError(EngineError):
+    """The library does not load an engine; one that was kept may be of another time, and a new one help."""
+
+
 class Device(Protocol):
     """The GPU that an engine is for; `mag_rt.cuda.Gpu` is one."""
 
@@ -151,11 +155,14 @@ def engine_for(
     gpu: Device,
     run: Callable[[bytes], AbstractContextManager[Annotate]],
     cache: EngineCache,
+    *,
+    anew: bool = False,
 ) -> bytes:
     """The engine of a bundle for this GPU, from the cache or newly built, that agrees with the float32 reference.
 
     run: gives, of an engine, what annotates with it on the GPU; used on the first time that an engine meets a GPU.
-    A cache that cannot be written makes it slow, not impossible.
+    anew: build one in the place of the cache's, which does not load. A cache that cannot be written makes it slow, not
+    impossible.
 
     Raises EngineError or ParityError with a line that says why there is no such engine; a refusal is remembered, of
     this GPU alone.
@@ -165,13 +172,17 @@ def engine_for(
     refused = notes.get("refused") or notes.get("refused_on", {}).get(gpu.name)
     if refused:
         raise EngineError(f"{refused} (magrt build tries again)")
-    kept = cache.find(facts)
+    kept = None if anew else cache.find(facts)
     if kept is not None and gpu.name in kept.notes.get("agreements", {}):
         return kept.engine
     engine, notes = (kept.engine, kept.notes) if kept is not None else timed_build(trt, bundle, spec, gpu, cache)
     try:
         with run(engine) as annotate:
             agreement = check(annotate, bundle, spec, gpu)
+    except UnloadableError:
+        if kept is None:
+            raise
+        return engine_for(trt, bundle, spec, gpu, run, cache, anew=True)
     except ParityError as error:
         with suppress(OSError):
             _refuse(cache, facts, engine, notes, gpu, str(error))

@@ -12,7 +12,7 @@ from mag_rt.bundle import Bundle
 from mag_rt.cuda import LARGEST_SIDE, Gpu
 from mag_rt.device_memory import Arena, DeviceArray
 from mag_rt.driver import CudaError
-from mag_rt.engines import EngineError, Size, library_log, title
+from mag_rt.engines import EngineError, Size, UnloadableError, library_log, title
 from mag_rt.parity import Annotate
 
 
@@ -51,7 +51,7 @@ class LoadedEngine:
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
-            raise self._failed("does not load this engine")
+            raise UnloadableError(f"{self._title} does not load this engine: {self._log.reason()}")
         self._check_tensors(trt)
         self._read_profile()
         self._context = self._engine.create_execution_context()

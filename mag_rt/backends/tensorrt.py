@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from math import prod
 from typing import Any
@@ -34,7 +35,7 @@ from mag_rt.cuda import LARGEST_SIDE, Gpu, Placements
 from mag_rt.device_memory import ALIGNMENT, Arena, DeviceArray, DoesNotFitError
 from mag_rt.driver import CudaError
 from mag_rt.engine_cache import EngineCache
-from mag_rt.engines import Size, Spec, engine_for, load_library
+from mag_rt.engines import Size, Spec, UnloadableError, engine_for, load_library
 from mag_rt.findings import Failure, Reading, grey_level, read
 from mag_rt.layout import STATISTICS, counts
 from mag_rt.pictures import Picture, shrink, shrunk
@@ -373,13 +374,24 @@ def open_tensorrt(
 ) -> TensorRTReader:
     """A reader with the engine that this user's cache has for the GPU, or with a new one, which may take minutes.
 
-    Raises EngineError, ParityError, CudaError or DoesNotFitError: a line that says why there is none.
+    A kept engine that no longer loads is built anew, once. Raises EngineError, ParityError, CudaError or
+    DoesNotFitError: a line that says why there is none.
     """
     trt, spec = load_library(rtx), Spec.default(bundle, precision)
-    gpu = Gpu(TILES_ARENA_BYTES if tiles else ARENA_BYTES)
-    try:
-        engine = engine_for(trt, bundle, spec, gpu, lambda it: annotating(trt, it, bundle, gpu), EngineCache())
-    except BaseException:
-        gpu.close()
-        raise
-    return TensorRTReader(trt, engine, bundle, gpu, precision=precision, max_side=max_side, tiles=tiles)
+
+    def ready(*, anew: bool) -> tuple[bytes, Gpu]:
+        gpu = Gpu(TILES_ARENA_BYTES if tiles else ARENA_BYTES)
+        try:
+            run = partial(annotating, trt, bundle=bundle, gpu=gpu)
+            return engine_for(trt, bundle, spec, gpu, run, EngineCache(), anew=anew), gpu
+        except BaseException:
+            gpu.close()
+            raise
+
+    def reader(engine: bytes, gpu: Gpu) -> TensorRTReader:
+        return TensorRTReader(trt, engine, bundle, gpu, precision=precision, max_side=max_side, tiles=tiles)
+
+    engine, gpu = ready(anew=False)
+    with suppress(UnloadableError):  # it was kept; whatever it was built with is no longer what is here
+        return reader(engine, gpu)
+    return reader(*ready(anew=True))

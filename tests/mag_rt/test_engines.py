@@ -8,7 +8,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from mag_rt import engines
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle
 from mag_rt.engine_cache import EngineCache
-from mag_rt.engines import Built, EngineError, Spec, build, engine_for, load_library
+from mag_rt.engines import Built, EngineError, Spec, UnloadableError, build, engine_for, load_library
 from mag_rt.errors import BundleError
 from mag_rt.parity import Agreement, Annotate, ParityError
 from mag_rt.pictures import Normalisation
@@ -432,6 +432,28 @@ def test_a_cache_that_cannot_be_written_does_not_keep_it_from_being_used(
     (tmp_path / "file").touch()
     cache = EngineCache(tmp_path / "file" / "below")
     assert engine_for(module(), red_bundle, SPEC, Device(), machine.run, cache) == b"engine 1"
+
+
+def test_a_kept_engine_that_does_not_load_is_built_anew_once(
+    red_bundle: Bundle, machine: Machine, tmp_path: Path
+) -> None:
+    def run(engine: bytes) -> AbstractContextManager[Annotate]:
+        if engine in unloadable:
+            raise UnloadableError("TensorRT-RTX does not load this engine")
+        return machine.run(engine)
+
+    def ask(name: str) -> bytes:
+        trt, gpu = module(name="tensorrt_rtx"), Device(name, (8, 6))
+        return engine_for(trt, red_bundle, SPEC, gpu, run, EngineCache(tmp_path))
+
+    unloadable: set[bytes] = set()
+    assert ask("RTX 3060") == b"engine 1"
+    unloadable = {b"engine 1"}
+    assert ask("RTX 4090") == ask("RTX 4090") == b"engine 2"
+    unloadable = {b"engine 2", b"engine 3"}
+    with pytest.raises(EngineError, match="does not load this engine"):
+        ask("RTX 5090")
+    assert machine.builds == 3
 
 
 def test_timings_are_kept_from_build_to_build(red_bundle: Bundle, machine: Machine, tmp_path: Path) -> None:
