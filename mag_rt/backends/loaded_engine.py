@@ -46,6 +46,7 @@ class LoadedEngine:
             self._context = None
             self._engine = None
             self._runtime = None
+        self._stream = None  # the Gpu's again
 
     def _load(self, trt: Any, engine: bytes) -> None:
         self._runtime = trt.Runtime(self._log)

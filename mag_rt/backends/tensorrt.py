@@ -72,6 +72,7 @@ class TensorRTReader:
         self._on_cpu: HostReader | None = None
         with ExitStack() as undo:
             undo.callback(gpu.close)
+            undo.callback(self._let_go)
             self._copy, self._compute = gpu.stream(), gpu.stream()
             self._engine = LoadedEngine(trt, engine, bundle, gpu, self._compute)
             undo.callback(self._engine.close)
@@ -81,9 +82,11 @@ class TensorRTReader:
 
     def close(self) -> None:
         """Wait for the work under way and give everything back; calling it again does nothing."""
-        if self._on_cpu:
-            self._on_cpu.close()
-        self._undo.close()
+        try:
+            if self._on_cpu:
+                self._on_cpu.close()
+        finally:
+            self._undo.close()
 
     def __call__(self, pictures: Sequence[Picture], sizes: Sequence[Size]) -> list[Reading | Failure]:
         """The reading of each picture; a Failure where the engine's maps hold what is no number.
@@ -111,6 +114,11 @@ class TensorRTReader:
             if task not in fitting:
                 results[task.index] = self._read_on_cpu(pictures[task.index], task.size)
         return [results[task.index] for task in tasks]
+
+    def _let_go(self) -> None:
+        """Streams and events end with their last owner, which has to be the Gpu: it has their context."""
+        self._copy = self._compute = None
+        self._slots = []
 
     # What is to be done ----------------------------------------------------------------------------------------------
 

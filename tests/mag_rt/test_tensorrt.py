@@ -5,6 +5,7 @@ With `pytest -m gpu` on a machine with a GPU the same tests run on it, with the 
 
 import functools
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -598,6 +599,36 @@ def test_takes_part_in_the_parity_gate(maker: Maker, dtype: DTypeLike, apart: fl
     finally:
         reader = maker.reader(engine=engine, gpu=gpu)  # the Gpu serves on
     check_alike(reader(MIXED[:3], own_sizes(MIXED[:3])), on_cpu(maker.bundle, MIXED[:3], own_sizes(MIXED[:3])), 2)
+    reader.close()
+
+
+class Ledger(Gpu):
+    """Knows which of its streams and events are still there."""
+
+    def __init__(self, arena_bytes: int) -> None:
+        super().__init__(arena_bytes)
+        self.made: list[weakref.ref[Any]] = []
+
+    def stream(self) -> Any:
+        stream = super().stream()
+        self.made.append(weakref.ref(stream))
+        return stream
+
+    def event(self, *, timing: bool = False) -> Any:
+        event = super().event(timing=timing)
+        self.made.append(weakref.ref(event))
+        return event
+
+
+def test_streams_and_events_end_with_the_gpu_though_somebody_keeps_the_reader(maker: Maker) -> None:
+    """Else they would be left in a primary context that torch lives on in."""
+    host_only(maker)
+    gpu = Ledger(ARENA)
+    reader = maker.reader(gpu=gpu)
+    reader(MIXED[:5], own_sizes(MIXED[:5]))
+    assert [each() for each in gpu.made].count(None) == 0 and len(gpu.made) == 8
+    reader.close()
+    assert [each() for each in gpu.made] == [None] * 8
     reader.close()
 
 
