@@ -157,7 +157,8 @@ def annotating(trt: Any, engine: bytes, bundle: Bundle, gpu: Gpu) -> Iterator[An
         height, width = images.shape[2:]
         image, maps = network.take(gpu.arena, len(images), (height, width))
         annotation = np.empty(maps.shape, maps.dtype)
-        gpu.upload(np.ascontiguousarray(images, image.dtype), image, stream)
+        given = np.ascontiguousarray(images, image.dtype)  # kept until the stream has passed the copy
+        gpu.upload(given, image, stream)
         network.queue(image, maps)
         gpu.download(maps, annotation, stream)
         with gpu.current():

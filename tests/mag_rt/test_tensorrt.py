@@ -602,6 +602,26 @@ def test_takes_part_in_the_parity_gate(maker: Maker, dtype: DTypeLike, apart: fl
     reader.close()
 
 
+def test_what_the_gate_uploads_is_kept_until_it_has_been_read(maker: Maker) -> None:
+    host_only(maker)
+
+    class Uploads(Gpu):
+        def upload(self, source: NDArray[Any], target: DeviceArray, stream: Any) -> None:
+            sources.append(weakref.ref(source))
+            super().upload(source, target, stream)
+
+        def download(self, source: DeviceArray, target: NDArray[Any], stream: Any) -> None:
+            kept.append(sources[-1]() is not None)
+            super().download(source, target, stream)
+
+    sources: list[weakref.ref[NDArray[Any]]] = []
+    kept: list[bool] = []
+    engine = maker.engine(network(np.float16), replace(DYNAMIC, precision="float16"))  # its input is another array
+    with Uploads(ARENA) as gpu, annotating(maker.trt, engine, maker.bundle, gpu) as annotate:
+        annotate(np.zeros((1, 3, 64, 64), np.float32))
+    assert kept == [True]
+
+
 class Ledger(Gpu):
     """Knows which of its streams and events are still there."""
 
