@@ -285,6 +285,43 @@ def test_arguments_are_checked_by_name(gpu: Gpu) -> None:
         gpu.upload(np.zeros((2, 3, 4, 8), np.float32), good["out"], board.stream)
 
 
+def at(array: DeviceArray, like: DeviceArray) -> DeviceArray:
+    """An array like another one, where `array` lies."""
+    return DeviceArray(array.pointer, like.shape, like.dtype, like.pitch)
+
+
+def test_sums_of_tiles_lie_apart_from_what_they_are_made_of(gpu: Gpu) -> None:
+    board = Board(gpu)
+    good = {
+        "tiles": board.room((2, 3, 32, 32), np.float32),
+        "total": board.room((3, 32, 32), np.float32),
+        "weight": board.room((32, 32), np.float32),
+    }
+    board.room((3, 32, 32), np.float32)  # so that what lies at the weight ends before the corners
+    good["corners"] = board.room((2, 2), np.int32)
+    pairs = [("total", "corners"), ("total", "tiles"), ("total", "weight"), ("weight", "tiles"), ("weight", "corners")]
+    for name, other in pairs:
+        with pytest.raises(ValueError, match=f"{name} overlaps {other}"):
+            wrong = {**good, name: at(good[other], good[name])}
+            gpu.accumulate_tiles(**wrong, overlap=4, stream=board.stream)
+    with pytest.raises(ValueError, match="total overlaps weight"):
+        weight = at(good["total"], good["weight"])
+        gpu.normalise_tiles(total=good["total"], weight=weight, stream=board.stream)
+
+
+def test_counts_lie_apart_from_the_maps(gpu: Gpu) -> None:
+    board = Board(gpu)
+    maps, statistics = board.room((1, 3, 32, 32), np.float32), board.statistics(1)
+    with pytest.raises(ValueError, match="statistics overlaps maps"):
+        gpu.finish(
+            maps=maps,
+            masks=board.place([board.room((20, 30), np.uint8)]),
+            threshold=128,
+            statistics=at(maps, statistics),
+            stream=board.stream,
+        )
+
+
 def test_a_batch_is_checked_before_it_is_sent(gpu: Gpu) -> None:
     board = Board(gpu)
     picture, mask = board.room((20, 30, 3), np.uint8), board.room((20, 30), np.uint8)
