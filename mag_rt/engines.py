@@ -30,6 +30,8 @@ CHECK_SIZE = (256, 320)
 """Of the check pictures, as far as the engine takes it."""
 ANY_GPU = "any"
 """The GPU that an engine of TensorRT-RTX is for."""
+BESIDE_THE_POINT = ("cudaError", "CUDA init", "The logger passed into createInfer")
+"""In what a library complains of on a machine without a GPU, or where another part of the process uses it too."""
 
 
 class EngineError(MagrtError):
@@ -294,8 +296,8 @@ def library_log(trt: Any) -> Any:
                 self.complaints.append(_plain(message))
 
         def reason(self) -> str:
-            """The first complaints; those that CUDA makes on a machine without a GPU are of no interest."""
-            telling = [each for each in self.complaints if "cudaError" not in each and "CUDA init" not in each]
+            """The first complaints that say something of what was asked for."""
+            telling = [each for each in self.complaints if not any(other in each for other in BESIDE_THE_POINT)]
             return "; ".join((telling or self.complaints)[:3]) or "no reason given"
 
     return Journal()

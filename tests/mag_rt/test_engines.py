@@ -249,6 +249,16 @@ def test_timings_that_do_not_serve_are_done_without(known: bytes, taken: bytes) 
     assert config.taken == taken
 
 
+def test_another_user_of_the_library_is_no_reason_for_a_failure(trt: Any) -> None:
+    others = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    journal = engines.library_log(trt)
+    ours = trt.Builder(journal)
+    assert "logger" in journal.reason()  # which is what the library says of it
+    journal.log(trt.ILogger.Severity.ERROR, "out of memory")
+    assert journal.reason() == "out of memory"
+    del ours, others
+
+
 def test_no_warning_comes_from_tensorrt_rtx(trt: Any, shipped: Bundle) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
