@@ -11,12 +11,11 @@ from rich.console import Console
 
 from mag_rt import bundle as bundles
 from mag_rt.backends.loaded_engine import annotating
-from mag_rt.backends.tensorrt import ARENA_BYTES
 from mag_rt.bundle import Bundle
 from mag_rt.cuda import Gpu
 from mag_rt.driver import CudaError
 from mag_rt.engine_cache import EngineCache
-from mag_rt.engines import EngineError, Size, Spec, check, describe, load_library, timed_build, title
+from mag_rt.engines import EngineError, Size, Spec, check, checked_bytes, describe, load_library, timed_build, title
 from mag_rt.errors import MagrtError
 from mag_rt.terminal import NOT_WRITTEN, UNUSABLE, stop
 
@@ -29,6 +28,7 @@ class Precision(str, Enum):
     int8 = "int8"
 
 
+NOT_SCANNED_WITH = "for trtexec and other programs: scans take the engine of the default --batch and --size"
 NETWORKS = {Precision.fp16: "float16", Precision.fp32: "float32", Precision.int8: "int8"}
 
 
@@ -64,6 +64,8 @@ def build(
     minutes on a small machine. The engine is for this GPU and this version of TensorRT. One of TensorRT-RTX is for
     every RTX GPU from compute capability 8.0 on, and is built in a second, with or without a GPU.
 
+    Scans take the engine of the default --batch and --size; another one is for trtexec and other programs.
+
     Beside the engine lies a JSON that says what it is. An engine is used only when it reads the check pictures as the
     float32 network does. That is found out here, or without a GPU in the first scan on one.
 
@@ -96,26 +98,31 @@ def specification(bundle: Bundle, precision: str, batch: str | None, size: str |
 def build_into(cache: EngineCache, bundle: Bundle, spec: Spec, rtx: bool) -> str:
     """Build an engine and keep it: with TensorRT for the GPU here, or with TensorRT-RTX for any. Check it on a GPU.
 
-    Gives a line for a person. Raises EngineError, ParityError when it is checked and fails, CudaError where there is no
-    GPU and has to be one, and OSError when the engine cannot be written.
+    A GPU that TensorRT-RTX does not run on counts as none. Gives a line for a person. Raises EngineError, ParityError
+    when it is checked and fails, CudaError where there is no GPU and has to be one, and OSError when the engine cannot
+    be written.
     """
     trt = load_library(rtx)
     with ExitStack() as held:
         gpu: Gpu | None = None
+        unchecked = ""
         try:
-            gpu = held.enter_context(Gpu(ARENA_BYTES))
-        except CudaError:
+            gpu = held.enter_context(Gpu(checked_bytes(spec, bundle)))
+            describe(trt, bundle, spec, gpu)
+        except (CudaError, EngineError) as error:
             if not rtx:
                 raise
+            gpu, unchecked = None, str(error)  # the engine is for other GPUs
         engine, notes = timed_build(trt, bundle, spec, gpu, cache)
         if gpu is not None:
             annotate = held.enter_context(annotating(trt, engine, bundle, gpu))
-            notes |= check(annotate, bundle, spec, gpu)
+            notes["agreements"] = check(annotate, bundle, spec, gpu)
     path = cache.store(describe(trt, bundle, spec, gpu), engine, notes)
     library = f"{title(trt.__name__)} {trt.__version__}"
-    checked = "agrees with float32" if gpu is not None else "unchecked, for want of a GPU"
+    checked = f"unchecked: {unchecked}" if unchecked else "agrees with float32"
     size, seconds = len(engine) / 1e6, notes["seconds"]
-    return f"{path}: {spec.precision}, {size:.1f} MB, built in {seconds:.1f} s by {library}, {checked}"
+    built = f"{path}: {spec.precision}, {size:.1f} MB, built in {seconds:.1f} s by {library}, {checked}"
+    return built if spec == Spec.default(bundle, spec.precision) else f"{built}; {NOT_SCANNED_WITH}"
 
 
 _Value = TypeVar("_Value")

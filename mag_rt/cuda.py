@@ -248,7 +248,8 @@ class Gpu:
         _, height, width = self.check(total, "total", (channels, None, None), np.float32)
         self.check(weight, "weight", (height, width), np.float32)
         self.check(corners, "corners", (count, 2), np.int32)
-        _check_apart("total", total, tiles=tiles, weight=weight)
+        _check_apart("total", total, tiles=tiles, corners=corners, weight=weight)
+        _check_apart("weight", weight, tiles=tiles, corners=corners)
         if not 0 <= overlap < LARGEST_SIDE:
             raise ValueError(f"overlap must be in [0, {LARGEST_SIDE}), not {overlap}")
         source = (tiles.pointer, corners.pointer, count, tile_width, tile_height, overlap + 1)
@@ -260,6 +261,7 @@ class Gpu:
         """Divide the accumulated `total` (C x H x W) by its `weight` (H x W), in place; 0 where no tile was."""
         channels, height, width = self.check(total, "total", (None, None, None), np.float32)
         self.check(weight, "weight", (height, width), np.float32)
+        _check_apart("total", total, weight=weight)
         grid = (_blocks(height * width, _THREADS), 1, 1)
         arguments = (total.pointer, weight.pointer, channels, height * width)
         self._launch("normalise_tiles", grid, stream, *arguments, flat=True)
@@ -296,6 +298,7 @@ class Gpu:
         records = masks.device("masks", 1, (height, width))
         self.check(maps, "maps", (records.shape[0], channels, height, width), maps.dtype)
         self.check(statistics, "statistics", records.shape, STATISTICS)
+        _check_apart("statistics", statistics, maps=maps)
         for i, mask in enumerate(masks.pictures):
             _check_apart(f"mask {i}", mask, maps=maps, statistics=statistics)
         suffix = _suffix(maps)

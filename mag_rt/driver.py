@@ -1,6 +1,7 @@
 """The CUDA driver through pycuda: opening it, its primary context, our kernels, memory; errors that say what helps."""
 
 import ctypes
+import os
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -101,7 +102,7 @@ def release(context: Any, ordinal: int) -> None:
     detaching = threading.Thread(target=context.detach)
     detaching.start()
     detaching.join()
-    libcuda, device = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()
+    libcuda, device = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1"), ctypes.c_int()
     libcuda.cuDeviceGet(ctypes.byref(device), ordinal)
     libcuda.cuDevicePrimaryCtxRelease_v2(device)
 

@@ -11,8 +11,10 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple, Protocol
 
 from mag_rt.bundle import Bundle
+from mag_rt.device_memory import ALIGNMENT
 from mag_rt.engine_cache import EngineCache, write
 from mag_rt.errors import MagrtError
+from mag_rt.layout import MOST_CHANNELS
 from mag_rt.parity import Annotate, ParityError, gate
 
 Size = tuple[int, int]
@@ -26,10 +28,18 @@ WORKSPACE = 2 << 30
 """Bytes that a layer may use beside its tensors: `paper` at 1024 x 1024 wants 1.2 GB. A Jetson's GPU shares them."""
 CHECK_SIZE = (256, 320)
 """Of the check pictures, as far as the engine takes it."""
+ANY_GPU = "any"
+"""The GPU that an engine of TensorRT-RTX is for."""
+BESIDE_THE_POINT = ("cudaError", "CUDA init", "The logger passed into createInfer")
+"""In what a library complains of on a machine without a GPU, or where another part of the process uses it too."""
 
 
 class EngineError(MagrtError):
     """No engine can be built or used here; the message says why and, where something would, what helps."""
+
+
+class UnloadableError(EngineError):
+    """The library does not load an engine; one that was kept may be of another time, and a new one help."""
 
 
 class Device(Protocol):
@@ -147,38 +157,62 @@ def engine_for(
     gpu: Device,
     run: Callable[[bytes], AbstractContextManager[Annotate]],
     cache: EngineCache,
+    *,
+    anew: bool = False,
 ) -> bytes:
     """The engine of a bundle for this GPU, from the cache or newly built, that agrees with the float32 reference.
 
     run: gives, of an engine, what annotates with it on the GPU; used on the first time that an engine meets a GPU.
-    A cache that cannot be written makes it slow, not impossible.
+    anew: build one in the place of the cache's, which does not load. A cache that cannot be written makes it slow, not
+    impossible.
 
-    Raises EngineError or ParityError with a line that says why there is no such engine; a refusal is remembered.
+    Raises EngineError or ParityError with a line that says why there is no such engine; a refusal is remembered, of
+    this GPU alone.
     """
     facts = describe(trt, bundle, spec, gpu)
-    refused = cache.notes(facts).get("refused")
+    notes = cache.notes(facts)
+    refused = notes.get("refused") or notes.get("refused_on", {}).get(gpu.name)
     if refused:
         raise EngineError(f"{refused} (magrt build tries again)")
-    kept = cache.find(facts)
-    if kept is not None and kept.notes.get("checked_on") == gpu.name:
+    kept = None if anew else cache.find(facts)
+    if kept is not None and gpu.name in kept.notes.get("agreements", {}):
         return kept.engine
     engine, notes = (kept.engine, kept.notes) if kept is not None else timed_build(trt, bundle, spec, gpu, cache)
     try:
         with run(engine) as annotate:
-            checked = check(annotate, bundle, spec, gpu)
+            agreement = check(annotate, bundle, spec, gpu)
+    except UnloadableError:
+        if kept is None:
+            raise
+        return engine_for(trt, bundle, spec, gpu, run, cache, anew=True)
     except ParityError as error:
         with suppress(OSError):
-            cache.refuse(facts, str(error))
+            _refuse(cache, facts, engine, notes, gpu, str(error))
         raise
     with suppress(OSError):
-        cache.store(facts, engine, {**notes, **checked})
+        cache.store(facts, engine, _noted(notes, "agreements", agreement))
     return engine
 
 
 def check(annotate: Annotate, bundle: Bundle, spec: Spec, gpu: Device) -> dict[str, Any]:
-    """What to note of an engine that has passed the gate on a GPU. Raises ParityError when it does not."""
+    """The agreement of an engine that passes the gate, by the GPU's name. Raises ParityError when it does not."""
     agreement = gate(annotate, bundle, spec.precision, *checked_shape(spec, bundle.multiple))
-    return {"checked_on": gpu.name, "agreement": asdict(agreement)}
+    return {gpu.name: asdict(agreement)}
+
+
+def _refuse(
+    cache: EngineCache, facts: dict[str, Any], engine: bytes, notes: dict[str, Any], gpu: Device, reason: str
+) -> None:
+    """Remember that an engine is wrong on a GPU; one that goes to others is kept for them."""
+    if facts["gpu"] == ANY_GPU:
+        cache.store(facts, engine, _noted(notes, "refused_on", {gpu.name: reason}))
+    else:
+        cache.refuse(facts, reason)
+
+
+def _noted(notes: dict[str, Any], what: str, by_gpu: dict[str, Any]) -> dict[str, Any]:
+    """Notes with something more that is known by the GPU's name."""
+    return {**notes, what: {**notes.get(what, {}), **by_gpu}}
 
 
 def timed_build(
@@ -209,12 +243,14 @@ def describe(trt: Any, bundle: Bundle, spec: Spec, gpu: Device | None) -> dict[s
     """Everything that an engine depends on, which is what the cache finds it by. Raises EngineError, BundleError.
 
     An engine of TensorRT-RTX is compiled for the GPU where it is loaded and goes to any of them; one of TensorRT is for
-    the GPU that it was built on.
+    the GPU that it was built on. None is of use where the kernels do not take what it gives.
     """
+    if 2 + len(bundle.classes) > MOST_CHANNELS:
+        raise EngineError(f"the kernels take up to {MOST_CHANNELS - 2} classes; the bundle has {len(bundle.classes)}")
     if trt.__name__ == "tensorrt_rtx":
         if gpu is not None and gpu.capability < (8, 0):
             raise EngineError(f"TensorRT-RTX engines need compute capability 8.0; {gpu.name} has {_dotted(gpu)}")
-        target = {"gpu": "any", "capability": "8.0 and later"}
+        target = {"gpu": ANY_GPU, "capability": "8.0 and later"}
     elif gpu is None:
         raise EngineError("TensorRT builds for the GPU that it builds on, and there is none here; --rtx needs none")
     else:
@@ -241,6 +277,12 @@ def checked_shape(spec: Spec, multiple: int) -> tuple[int, Size]:
     return spec.batch[2], (-(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple)
 
 
+def checked_bytes(spec: Spec, bundle: Bundle) -> int:
+    """Of device memory that an engine is checked in, for the pictures and their maps, float32 at most."""
+    batch, (height, width) = checked_shape(spec, bundle.multiple)
+    return batch * height * width * (3 + 2 + len(bundle.classes)) * 4 + 2 * ALIGNMENT
+
+
 def library_log(trt: Any) -> Any:
     """A logger that keeps what the library complains of, to be told when it gives up."""
 
@@ -254,8 +296,8 @@ def library_log(trt: Any) -> Any:
                 self.complaints.append(_plain(message))
 
         def reason(self) -> str:
-            """The first complaints; those that CUDA makes on a machine without a GPU are of no interest."""
-            telling = [each for each in self.complaints if "cudaError" not in each and "CUDA init" not in each]
+            """The first complaints that say something of what was asked for."""
+            telling = [each for each in self.complaints if not any(other in each for other in BESIDE_THE_POINT)]
             return "; ".join((telling or self.complaints)[:3]) or "no reason given"
 
     return Journal()
@@ -297,12 +339,9 @@ def _check_precision(trt: Any, definition: Any, precision: str, journal: Any) ->
     layers = [definition.get_layer(index) for index in range(definition.num_layers)]
     if precision == "float16":
         heavy = (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION, trt.LayerType.MATRIX_MULTIPLY)
+        taken = [(layer.name, layer.get_input(0)) for layer in layers if layer.type in heavy]
         # What looks at the picture's own three channels is the high-pass, which has to be float32.
-        left = [
-            layer.name
-            for layer in layers
-            if layer.type in heavy and layer.get_input(0).dtype == trt.float32 and layer.get_input(0).shape[1] != 3
-        ]
+        left = [name for name, tensor in taken if tensor.dtype == trt.float32 and tuple(tensor.shape)[1:2] != (3,)]
         if left:
             raise EngineError(f"float32 is left inside the float16 network: {len(left)} layers, {', '.join(left[:3])}")
     if precision == "int8":

@@ -82,9 +82,11 @@ class Scanner:
     def close(self) -> None:
         """Release the network; the scanner cannot be used afterwards."""
         self.closed = True
-        self.reader.close()
-        if self._decoders:
-            self._decoders.close()
+        try:
+            self.reader.close()
+        finally:
+            if self._decoders:
+                self._decoders.close()
 
     def scan(self, sources: Iterable[str | os.PathLike[str]]) -> Generator[Finding, None, None]:
         """Findings for every picture and video frame in `sources` (files, folders, globs), in source order.

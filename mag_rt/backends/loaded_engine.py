@@ -12,7 +12,7 @@ from mag_rt.bundle import Bundle
 from mag_rt.cuda import LARGEST_SIDE, Gpu
 from mag_rt.device_memory import Arena, DeviceArray
 from mag_rt.driver import CudaError
-from mag_rt.engines import EngineError, Size, library_log, title
+from mag_rt.engines import EngineError, Size, UnloadableError, library_log, title
 from mag_rt.parity import Annotate
 
 
@@ -46,18 +46,19 @@ class LoadedEngine:
             self._context = None
             self._engine = None
             self._runtime = None
+        self._stream = None  # the Gpu's again
 
     def _load(self, trt: Any, engine: bytes) -> None:
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
-            raise self._failed("does not load this engine")
+            raise UnloadableError(f"{self._title} does not load this engine: {self._log.reason()}")
         self._check_tensors(trt)
         self._read_profile()
         self._context = self._engine.create_execution_context()
         if self._context is None or not self._context.set_optimization_profile_async(0, self._stream.handle):
             raise self._failed("gives no execution context")
-        self._check_output()
+        self._check_smallest()
 
     def plane(self, placed: Size, side: int | None = None) -> Size:
         """The input for a picture: its size rounded up, within the profile. With `side`, at most that, if it may be."""
@@ -79,16 +80,19 @@ class LoadedEngine:
     def queue(self, image: DeviceArray, maps: DeviceArray) -> None:
         """Queue a run on the engine's stream: from `image` to `maps`. Raises EngineError."""
         context = self._context
+        batch = f"a batch of {' x '.join(map(str, image.shape))}"
         self._log.complaints.clear()  # of earlier runs
         with self._gpu.current():
+            if context is None or not context.set_input_shape("image", image.shape):
+                raise self._failed(f"does not take {batch}")
+            self._check_output(image.shape, maps.shape)  # which has an address for TensorRT, and no size
             ready = (
-                context is not None
-                and context.set_input_shape("image", image.shape)
-                and context.set_tensor_address("image", image.pointer)
+                context.set_tensor_address("image", image.pointer)
                 and context.set_tensor_address("annotation", maps.pointer)
+                and context.execute_async_v3(self._stream.handle)
             )
-            if context is None or not ready or not context.execute_async_v3(self._stream.handle):
-                raise self._failed(f"does not run a batch of {' x '.join(map(str, image.shape))}")
+            if not ready:
+                raise self._failed(f"does not run {batch}")
 
     def _floor(self, side: int | None) -> int:
         return LARGEST_SIDE if side is None else max(side // self._multiple, 1) * self._multiple
@@ -123,13 +127,17 @@ class LoadedEngine:
             sides = f"{least[2]} x {least[3]} to {most[2]} x {most[3]}"
             raise EngineError(f"the engine takes pictures of {sides}, the annotator multiples of {of}")
 
-    def _check_output(self) -> None:
+    def _check_smallest(self) -> None:
         shape = (self.batch_least, 3, *self._least)
         if not self._context.set_input_shape("image", shape):
             raise self._failed(f"does not take its own smallest input, {shape}")
+        self._check_output(shape, (self.batch_least, self.channels, *self._least))
+
+    def _check_output(self, image: tuple[int, ...], expected: tuple[int, ...]) -> None:
+        """Raises EngineError unless the context, which has been given the input's shape, makes the maps expected."""
         maps = tuple(self._context.get_tensor_shape("annotation"))
-        if maps != (self.batch_least, self.channels, *self._least):
-            raise EngineError(f"the engine makes {maps} of {shape}, which is no annotation of it")
+        if maps != expected:
+            raise EngineError(f"the engine makes {maps} of {image}, which is no annotation of it")
 
     def _failed(self, what: str) -> EngineError:
         return EngineError(f"{self._title} {what}: {self._log.reason()}")
@@ -149,7 +157,8 @@ def annotating(trt: Any, engine: bytes, bundle: Bundle, gpu: Gpu) -> Iterator[An
         height, width = images.shape[2:]
         image, maps = network.take(gpu.arena, len(images), (height, width))
         annotation = np.empty(maps.shape, maps.dtype)
-        gpu.upload(np.ascontiguousarray(images, image.dtype), image, stream)
+        given = np.ascontiguousarray(images, image.dtype)  # kept until the stream has passed the copy
+        gpu.upload(given, image, stream)
         network.queue(image, maps)
         gpu.download(maps, annotation, stream)
         with gpu.current():

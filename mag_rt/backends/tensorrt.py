@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from math import prod
 from typing import Any
@@ -34,7 +35,7 @@ from mag_rt.cuda import LARGEST_SIDE, Gpu, Placements
 from mag_rt.device_memory import ALIGNMENT, Arena, DeviceArray, DoesNotFitError
 from mag_rt.driver import CudaError
 from mag_rt.engine_cache import EngineCache
-from mag_rt.engines import Size, Spec, engine_for, load_library
+from mag_rt.engines import Size, Spec, UnloadableError, engine_for, load_library
 from mag_rt.findings import Failure, Reading, grey_level, read
 from mag_rt.layout import STATISTICS, counts
 from mag_rt.pictures import Picture, shrink, shrunk
@@ -71,6 +72,7 @@ class TensorRTReader:
         self._on_cpu: HostReader | None = None
         with ExitStack() as undo:
             undo.callback(gpu.close)
+            undo.callback(self._let_go)
             self._copy, self._compute = gpu.stream(), gpu.stream()
             self._engine = LoadedEngine(trt, engine, bundle, gpu, self._compute)
             undo.callback(self._engine.close)
@@ -80,9 +82,11 @@ class TensorRTReader:
 
     def close(self) -> None:
         """Wait for the work under way and give everything back; calling it again does nothing."""
-        if self._on_cpu:
-            self._on_cpu.close()
-        self._undo.close()
+        try:
+            if self._on_cpu:
+                self._on_cpu.close()
+        finally:
+            self._undo.close()
 
     def __call__(self, pictures: Sequence[Picture], sizes: Sequence[Size]) -> list[Reading | Failure]:
         """The reading of each picture; a Failure where the engine's maps hold what is no number.
@@ -110,6 +114,11 @@ class TensorRTReader:
             if task not in fitting:
                 results[task.index] = self._read_on_cpu(pictures[task.index], task.size)
         return [results[task.index] for task in tasks]
+
+    def _let_go(self) -> None:
+        """Streams and events end with their last owner, which has to be the Gpu: it has their context."""
+        self._copy = self._compute = None
+        self._slots = []
 
     # What is to be done ----------------------------------------------------------------------------------------------
 
@@ -373,13 +382,24 @@ def open_tensorrt(
 ) -> TensorRTReader:
     """A reader with the engine that this user's cache has for the GPU, or with a new one, which may take minutes.
 
-    Raises EngineError, ParityError, CudaError or DoesNotFitError: a line that says why there is none.
+    A kept engine that no longer loads is built anew, once. Raises EngineError, ParityError, CudaError or
+    DoesNotFitError: a line that says why there is none.
     """
     trt, spec = load_library(rtx), Spec.default(bundle, precision)
-    gpu = Gpu(TILES_ARENA_BYTES if tiles else ARENA_BYTES)
-    try:
-        engine = engine_for(trt, bundle, spec, gpu, lambda it: annotating(trt, it, bundle, gpu), EngineCache())
-    except BaseException:
-        gpu.close()
-        raise
-    return TensorRTReader(trt, engine, bundle, gpu, precision=precision, max_side=max_side, tiles=tiles)
+
+    def ready(*, anew: bool) -> tuple[bytes, Gpu]:
+        gpu = Gpu(TILES_ARENA_BYTES if tiles else ARENA_BYTES)
+        try:
+            run = partial(annotating, trt, bundle=bundle, gpu=gpu)
+            return engine_for(trt, bundle, spec, gpu, run, EngineCache(), anew=anew), gpu
+        except BaseException:
+            gpu.close()
+            raise
+
+    def reader(engine: bytes, gpu: Gpu) -> TensorRTReader:
+        return TensorRTReader(trt, engine, bundle, gpu, precision=precision, max_side=max_side, tiles=tiles)
+
+    engine, gpu = ready(anew=False)
+    with suppress(UnloadableError):  # it was kept; whatever it was built with is no longer what is here
+        return reader(engine, gpu)
+    return reader(*ready(anew=True))

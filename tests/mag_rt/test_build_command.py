@@ -2,12 +2,23 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
+from mag_rt import build_command, engines
+from mag_rt.bundle import Bundle
 from mag_rt.cli import app
+from mag_rt.device_memory import Arena
+from mag_rt.engines import Built
+from mag_rt.parity import Agreement, Annotate
 
 
 def run(*arguments: str | Path) -> Result:
@@ -90,3 +101,80 @@ def test_a_bundle_that_is_none_is_named(tmp_path: Path) -> None:
 def test_a_precision_that_the_bundle_lacks_is_named(red_model: Path) -> None:
     result = run(red_model, "--rtx")
     assert result.exit_code == 2 and "no float16 network (it has float32)" in one_line(result)
+
+
+class Device:
+    """A GPU with an arena as large as it is asked to be, and no memory behind it."""
+
+    name = "Orin"
+
+    def __init__(self, arena_bytes: int, capability: tuple[int, int]) -> None:
+        self.arena, self.capability = Arena(4096, arena_bytes), capability
+
+
+@contextmanager
+def annotating(trt: Any, engine: bytes, bundle: Bundle, gpu: Device) -> Iterator[Annotate]:
+    def annotate(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        gpu.arena.take(images.shape, np.float32)
+        maps = gpu.arena.take((len(images), 2 + len(bundle.classes), *images.shape[2:]), np.float32)
+        return np.broadcast_to(np.float32(0), maps.shape)
+
+    yield annotate
+
+
+@pytest.fixture
+def gpu_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts a GPU and a library of TensorRT into the machine that builds at once."""
+
+    def gate(annotate: Annotate, bundle: Bundle, precision: str, batch: int, size: tuple[int, int]) -> Agreement:
+        annotate(np.broadcast_to(np.float32(0), (batch, 3, *size)))
+        return Agreement(0, 0, 1)
+
+    def library(rtx: bool) -> ModuleType:
+        module = ModuleType("tensorrt_rtx" if rtx else "tensorrt")
+        module.__version__ = "10.3.0"  # type: ignore[attr-defined]
+        return module
+
+    def put(capability: tuple[int, int]) -> None:
+        def opened(arena_bytes: int) -> AbstractContextManager[Device]:
+            return nullcontext(Device(arena_bytes, capability))
+
+        monkeypatch.setattr(build_command, "Gpu", opened)
+
+    monkeypatch.setattr(engines, "build", lambda *_: Built(b"engine", b""))
+    monkeypatch.setattr(engines, "gate", gate)
+    monkeypatch.setattr(build_command, "load_library", library)
+    monkeypatch.setattr(build_command, "annotating", annotating)
+    return put
+
+
+@pytest.mark.parametrize("options", [(), ("--size", "1024", "--batch", "16"), ("--size", "32", "--batch", "1")])
+def test_there_is_room_to_check_an_engine_of_any_batch(
+    gpu_of: Callable[..., None], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    gpu_of((8, 7))
+    result = run("--out", tmp_path, *options)
+    assert result.exit_code == 0 and "agrees with float32" in result.stdout, result.stderr
+
+
+def test_a_gpu_that_rtx_does_not_run_on_does_not_keep_it_from_building_for_others(
+    gpu_of: Callable[..., None], tmp_path: Path
+) -> None:
+    gpu_of((7, 5))
+    result = run("--rtx", "--out", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    assert "unchecked: TensorRT-RTX engines need compute capability 8.0; Orin has 7.5" in result.stdout
+    (sidecar,) = tmp_path.glob("*.json")
+    assert "agreements" not in json.loads(sidecar.read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "scanned_with"),
+    [((), True), (("--precision", "fp32"), True), (("--size", "512", "--batch", "8"), False)],
+)
+def test_an_engine_that_no_scan_takes_is_called_so(
+    gpu_of: Callable[..., None], tmp_path: Path, options: tuple[str, ...], scanned_with: bool
+) -> None:
+    gpu_of((8, 7))
+    result = run("--out", tmp_path, *options)
+    assert result.exit_code == 0 and ("scans take the engine of the default" in result.stdout) != scanned_with

@@ -19,7 +19,7 @@ from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle
 from mag_rt.cuda import Gpu
 from mag_rt.device_memory import ALIGNMENT, Arena, DeviceArray, DoesNotFitError
-from mag_rt.driver import CudaError, load_kernels, ptx
+from mag_rt.driver import CudaError, load_kernels, ptx, release
 from mag_rt.errors import MagrtError
 from mag_rt.findings import grey_level, read, score, verdict
 from mag_rt.layout import counts
@@ -223,6 +223,24 @@ def test_gives_everything_back_in_another_thread(open_gpu: Any) -> None:
     assert not primary_is_active() and current_context() == 0
 
 
+@pytest.mark.parametrize(("system", "library"), [("posix", "libcuda.so.1"), ("nt", "nvcuda.dll")])
+def test_the_primary_context_goes_back_through_the_systems_own_driver(
+    monkeypatch: pytest.MonkeyPatch, system: str, library: str
+) -> None:
+    opened, calls = [], []
+
+    def open_library(name: str) -> Any:
+        opened.append(name)
+        return SimpleNamespace(
+            cuDeviceGet=lambda *_: calls.append("get"), cuDevicePrimaryCtxRelease_v2=lambda *_: calls.append("release")
+        )
+
+    monkeypatch.setattr("mag_rt.driver.os", SimpleNamespace(name=system))
+    monkeypatch.setattr("mag_rt.driver.ctypes", SimpleNamespace(CDLL=open_library, c_int=ctypes.c_int, byref=id))
+    release(SimpleNamespace(detach=lambda: None), 0)
+    assert opened == [library] and calls == ["get", "release"]
+
+
 def test_gives_everything_back_when_memory_is_short(open_gpu: Any) -> None:
     with pytest.raises(CudaError, match=r"cannot allocate \d+ MiB of device memory, \d+ MiB are free"):
         open_gpu(1 << 50)
@@ -265,6 +283,43 @@ def test_arguments_are_checked_by_name(gpu: Gpu) -> None:
             gpu.attention_blend(**{**good, name: wrong})
     with pytest.raises(ValueError, match="a copy between"):
         gpu.upload(np.zeros((2, 3, 4, 8), np.float32), good["out"], board.stream)
+
+
+def at(array: DeviceArray, like: DeviceArray) -> DeviceArray:
+    """An array like another one, where `array` lies."""
+    return DeviceArray(array.pointer, like.shape, like.dtype, like.pitch)
+
+
+def test_sums_of_tiles_lie_apart_from_what_they_are_made_of(gpu: Gpu) -> None:
+    board = Board(gpu)
+    good = {
+        "tiles": board.room((2, 3, 32, 32), np.float32),
+        "total": board.room((3, 32, 32), np.float32),
+        "weight": board.room((32, 32), np.float32),
+    }
+    board.room((3, 32, 32), np.float32)  # so that what lies at the weight ends before the corners
+    good["corners"] = board.room((2, 2), np.int32)
+    pairs = [("total", "corners"), ("total", "tiles"), ("total", "weight"), ("weight", "tiles"), ("weight", "corners")]
+    for name, other in pairs:
+        with pytest.raises(ValueError, match=f"{name} overlaps {other}"):
+            wrong = {**good, name: at(good[other], good[name])}
+            gpu.accumulate_tiles(**wrong, overlap=4, stream=board.stream)
+    with pytest.raises(ValueError, match="total overlaps weight"):
+        weight = at(good["total"], good["weight"])
+        gpu.normalise_tiles(total=good["total"], weight=weight, stream=board.stream)
+
+
+def test_counts_lie_apart_from_the_maps(gpu: Gpu) -> None:
+    board = Board(gpu)
+    maps, statistics = board.room((1, 3, 32, 32), np.float32), board.statistics(1)
+    with pytest.raises(ValueError, match="statistics overlaps maps"):
+        gpu.finish(
+            maps=maps,
+            masks=board.place([board.room((20, 30), np.uint8)]),
+            threshold=128,
+            statistics=at(maps, statistics),
+            stream=board.stream,
+        )
 
 
 def test_a_batch_is_checked_before_it_is_sent(gpu: Gpu) -> None:

@@ -8,7 +8,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from mag_rt import engines
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle
 from mag_rt.engine_cache import EngineCache
-from mag_rt.engines import Built, EngineError, Spec, build, engine_for, load_library
+from mag_rt.engines import Built, EngineError, Spec, UnloadableError, build, engine_for, load_library
 from mag_rt.errors import BundleError
 from mag_rt.parity import Agreement, Annotate, ParityError
 from mag_rt.pictures import Normalisation
@@ -94,6 +94,23 @@ def test_one_layer_left_in_float32_is_named(trt: Any, shipped: Bundle) -> None:
 
     spared = edited(shipped.networks["float16"], spare_the_head)
     refused(trt, spared, "float32 is left inside .*: 1 layers, node_conv2d_25")
+
+
+def test_a_product_of_vectors_left_in_float32_is_named(trt: Any, shipped: Bundle) -> None:
+    def weigh(model: ModelProto) -> None:
+        vector = helper.make_tensor("vector", TensorProto.FLOAT, [4], [0.5] * 4)
+        model.graph.initializer.append(vector)
+        last = model.graph.node[-1]
+        model.graph.node.extend(
+            [
+                helper.make_node("MatMul", ["vector", "vector"], ["product"], "weighing"),
+                helper.make_node("Cast", ["product"], ["weight"], to=TensorProto.FLOAT16),
+                helper.make_node("Mul", ["unweighed", "weight"], [last.output[0]]),
+            ]
+        )
+        last.output[0] = "unweighed"
+
+    refused(trt, edited(shipped.networks["float16"], weigh), "float32 is left inside .*: 1 layers, weighing")
 
 
 def test_a_wrong_input_name_is_named(trt: Any, shipped: Bundle) -> None:
@@ -232,6 +249,16 @@ def test_timings_that_do_not_serve_are_done_without(known: bytes, taken: bytes) 
     assert config.taken == taken
 
 
+def test_another_user_of_the_library_is_no_reason_for_a_failure(trt: Any) -> None:
+    others = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    journal = engines.library_log(trt)
+    ours = trt.Builder(journal)
+    assert "logger" in journal.reason()  # which is what the library says of it
+    journal.log(trt.ILogger.Severity.ERROR, "out of memory")
+    assert journal.reason() == "out of memory"
+    del ours, others
+
+
 def test_no_warning_comes_from_tensorrt_rtx(trt: Any, shipped: Bundle) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -328,7 +355,7 @@ def test_an_engine_is_built_and_checked_once(red_bundle: Bundle, machine: Machin
     assert (machine.builds, machine.checks) == (1, 1)
     (sidecar,) = tmp_path.glob("*.json")
     notes = json.loads(sidecar.read_text())
-    assert notes["checked_on"] == "Orin" and notes["agreement"]["iou"] == 1.0 and notes["facts"]["gpu"] == "Orin"
+    assert notes["agreements"]["Orin"]["iou"] == 1.0 and notes["facts"]["gpu"] == "Orin"
 
 
 def test_another_library_gpu_shape_or_network_needs_another_engine(
@@ -387,6 +414,28 @@ def test_a_bad_engine_is_refused_and_not_built_again(
     assert (machine.builds, machine.checks) == (1, 1) and not list(tmp_path.glob("*.engine"))
 
 
+def test_an_engine_that_is_refused_on_one_gpu_serves_the_others(
+    red_bundle: Bundle, machine: Machine, tmp_path: Path
+) -> None:
+    trt, cache = module(name="tensorrt_rtx"), EngineCache(tmp_path)
+    good, bad, other = (Device(name, (8, 6)) for name in ("RTX 3060", "RTX 4090", "RTX 5090"))
+
+    def ask(gpu: Device) -> bytes:
+        return engine_for(trt, red_bundle, SPEC, gpu, machine.run, cache)
+
+    ask(good)
+    machine.change = halve
+    with pytest.raises(ParityError):
+        ask(bad)
+    machine.change = lambda maps: maps
+    with pytest.raises(EngineError, match="magrt build tries again"):
+        ask(bad)
+    assert ask(good) == ask(other) == b"engine 1"
+    with pytest.raises(EngineError, match="magrt build tries again"):
+        ask(bad)
+    assert (machine.builds, machine.checks) == (1, 3)  # what is known of a GPU is not looked for again
+
+
 def test_a_cache_that_cannot_be_written_does_not_keep_it_from_being_used(
     red_bundle: Bundle, machine: Machine, tmp_path: Path
 ) -> None:
@@ -395,11 +444,42 @@ def test_a_cache_that_cannot_be_written_does_not_keep_it_from_being_used(
     assert engine_for(module(), red_bundle, SPEC, Device(), machine.run, cache) == b"engine 1"
 
 
+def test_a_kept_engine_that_does_not_load_is_built_anew_once(
+    red_bundle: Bundle, machine: Machine, tmp_path: Path
+) -> None:
+    def run(engine: bytes) -> AbstractContextManager[Annotate]:
+        if engine in unloadable:
+            raise UnloadableError("TensorRT-RTX does not load this engine")
+        return machine.run(engine)
+
+    def ask(name: str) -> bytes:
+        trt, gpu = module(name="tensorrt_rtx"), Device(name, (8, 6))
+        return engine_for(trt, red_bundle, SPEC, gpu, run, EngineCache(tmp_path))
+
+    unloadable: set[bytes] = set()
+    assert ask("RTX 3060") == b"engine 1"
+    unloadable = {b"engine 1"}
+    assert ask("RTX 4090") == ask("RTX 4090") == b"engine 2"
+    unloadable = {b"engine 2", b"engine 3"}
+    with pytest.raises(EngineError, match="does not load this engine"):
+        ask("RTX 5090")
+    assert machine.builds == 3
+
+
 def test_timings_are_kept_from_build_to_build(red_bundle: Bundle, machine: Machine, tmp_path: Path) -> None:
     cache = EngineCache(tmp_path)
     for precision in ((1, 1, 4), (1, 2, 4)):
         engine_for(module(), red_bundle, Spec("float32", precision, SIZES), Device("A B"), machine.run, cache)
     assert (tmp_path / "tensorrt-10.3.0-A-B.timings").read_bytes() == b"++"
+
+
+def test_more_classes_than_the_kernels_take_are_refused_before_anything_is_built(
+    red_bundle: Bundle, machine: Machine, tmp_path: Path
+) -> None:
+    many = replace(red_bundle, classes=tuple(f"class {number}" for number in range(31)))
+    with pytest.raises(EngineError, match="the kernels take up to 30 classes; the bundle has 31"):
+        engine_for(module(), many, SPEC, Device(), machine.run, EngineCache(tmp_path))
+    assert machine.builds == 0
 
 
 def test_a_bundle_without_the_network_says_so(red_bundle: Bundle, machine: Machine, tmp_path: Path) -> None:

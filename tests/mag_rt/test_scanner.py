@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mag_rt import Scanner
+from mag_rt.errors import MagrtError
 from tests.conftest import grey_with_red_box, save
 
 
@@ -27,6 +28,21 @@ def test_the_map_lies_where_the_splice_is_at_the_size_of_the_picture(scanner: Sc
     np.testing.assert_allclose(finding.probability, picture[..., 2] / 255, atol=1e-6)
     assert [region.bbox for region in finding.regions] == [(40, 30, 21, 17)]
     assert finding.verdict == "spliced" and finding.score is not None and finding.score > 0.9
+
+
+def test_a_reader_that_does_not_close_leaves_no_process_behind(
+    red_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise MagrtError("the GPU is gone")
+
+    scanner = Scanner(red_model, isolate=True)
+    assert scanner._decoders is not None
+    (worker,) = scanner._decoders._idle
+    monkeypatch.setattr(scanner.reader, "close", fail)
+    with pytest.raises(MagrtError, match="the GPU is gone"):
+        scanner.close()
+    assert worker._process.poll() is not None
 
 
 def test_a_large_picture_is_shrunk_for_the_network_and_its_map_brought_back(scanner: Scanner) -> None:

@@ -5,6 +5,7 @@ With `pytest -m gpu` on a machine with a GPU the same tests run on it, with the 
 
 import functools
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -512,6 +513,18 @@ def shrinking() -> bytes:
     return model.SerializeToString()
 
 
+def outgrowing() -> bytes:
+    """Its annotation of a picture of more than 32 rows has rows to spare."""
+    model = onnx.load_from_string(renamed(annotation="inside"))
+    for name, value in {"begin": 32, "end": 2**31, "axis": 2}.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
+    model.graph.node.append(helper.make_node("Slice", ["inside", "begin", "end", "axis"], ["below"]))
+    model.graph.node.append(helper.make_node("Concat", ["inside", "below"], ["annotation"], axis=2))
+    model.graph.output[0].name = "annotation"
+    model.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "more"
+    return model.SerializeToString()
+
+
 PROFILE = [(1, 3, 32, 32), (2, 3, 192, 256), (3, 3, 256, 256)]
 
 
@@ -551,6 +564,16 @@ def test_an_engine_of_something_else_is_refused(maker: Maker, engine: bytes, rea
     assert "\n" not in str(caught.value)
 
 
+def test_nothing_is_written_past_the_maps_of_a_network_whose_annotation_outgrows_its_input(maker: Maker) -> None:
+    host_only(maker)
+    reader = maker.reader(engine=double.serialise(outgrowing(), {"image": PROFILE}))
+    assert isinstance(reader([scene(32, 32)], [(32, 32)])[0], Reading)
+    with pytest.raises(EngineError, match=r"makes \(1, 12, 96, 96\) of \(1, 3, 64, 96\), which is no annotation of it"):
+        reader([scene(60, 90)], [(60, 90)])
+    assert not double.under_way()
+    reader.close()
+
+
 def test_an_engine_of_another_annotator_is_refused(maker: Maker) -> None:
     other = replace(maker.bundle, classes=maker.bundle.classes[:5])
     with pytest.raises(MagrtError, match=r"annotation is \(-1, 12, -1, -1\), where N x 7 x H x W belongs"):
@@ -576,6 +599,56 @@ def test_takes_part_in_the_parity_gate(maker: Maker, dtype: DTypeLike, apart: fl
     finally:
         reader = maker.reader(engine=engine, gpu=gpu)  # the Gpu serves on
     check_alike(reader(MIXED[:3], own_sizes(MIXED[:3])), on_cpu(maker.bundle, MIXED[:3], own_sizes(MIXED[:3])), 2)
+    reader.close()
+
+
+def test_what_the_gate_uploads_is_kept_until_it_has_been_read(maker: Maker) -> None:
+    host_only(maker)
+
+    class Uploads(Gpu):
+        def upload(self, source: NDArray[Any], target: DeviceArray, stream: Any) -> None:
+            sources.append(weakref.ref(source))
+            super().upload(source, target, stream)
+
+        def download(self, source: DeviceArray, target: NDArray[Any], stream: Any) -> None:
+            kept.append(sources[-1]() is not None)
+            super().download(source, target, stream)
+
+    sources: list[weakref.ref[NDArray[Any]]] = []
+    kept: list[bool] = []
+    engine = maker.engine(network(np.float16), replace(DYNAMIC, precision="float16"))  # its input is another array
+    with Uploads(ARENA) as gpu, annotating(maker.trt, engine, maker.bundle, gpu) as annotate:
+        annotate(np.zeros((1, 3, 64, 64), np.float32))
+    assert kept == [True]
+
+
+class Ledger(Gpu):
+    """Knows which of its streams and events are still there."""
+
+    def __init__(self, arena_bytes: int) -> None:
+        super().__init__(arena_bytes)
+        self.made: list[weakref.ref[Any]] = []
+
+    def stream(self) -> Any:
+        stream = super().stream()
+        self.made.append(weakref.ref(stream))
+        return stream
+
+    def event(self, *, timing: bool = False) -> Any:
+        event = super().event(timing=timing)
+        self.made.append(weakref.ref(event))
+        return event
+
+
+def test_streams_and_events_end_with_the_gpu_though_somebody_keeps_the_reader(maker: Maker) -> None:
+    """Else they would be left in a primary context that torch lives on in."""
+    host_only(maker)
+    gpu = Ledger(ARENA)
+    reader = maker.reader(gpu=gpu)
+    reader(MIXED[:5], own_sizes(MIXED[:5]))
+    assert [each() for each in gpu.made].count(None) == 0 and len(gpu.made) == 8
+    reader.close()
+    assert [each() for each in gpu.made] == [None] * 8
     reader.close()
 
 
