@@ -1,5 +1,6 @@
 """magrt, the command line of the runtime."""
 
+import io
 import sys
 from typing import Annotated
 
@@ -43,6 +44,8 @@ for command in (scan, bench, build, doctor, info):
 
 def main() -> None:
     """Entry point: an error that a person can mend is one line on stderr and exit status 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file may have any name, whatever the terminal can show
     try:
         app()
     except MagrtError as error:

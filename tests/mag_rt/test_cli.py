@@ -140,6 +140,15 @@ def test_the_exit_status_counts_though_nobody_reads_the_summary(inbox: Path, red
     assert (done.returncode, done.stderr) == (10, "")
 
 
+def test_the_exit_status_counts_though_a_name_cannot_be_printed(red_model: Path, tmp_path: Path) -> None:
+    photo = save(tmp_path / "写真.png", grey_with_red_box(60, 80, (10, 10, 40, 40)))
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    arguments = ("scan", photo, "--out", tmp_path / "out", "--model", red_model, "--fail-on", "spliced")
+    done = magrt(*arguments, env=environment)
+    assert (done.returncode, done.stderr) == (10, "")
+    assert r"\u5199\u771f.png" in done.stdout
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_a_summary_that_cannot_be_printed_is_one_line(inbox: Path, red_model: Path, tmp_path: Path) -> None:
     words = command("scan", inbox, "--out", tmp_path / "out", "--model", red_model)
