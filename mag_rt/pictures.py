@@ -20,7 +20,9 @@ Value = TypeVar("Value", np.float32, np.uint8)
 Picture = NDArray[np.uint8]
 """H x W x 3, BGR, as a viewer shows it."""
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2"}
+)
 """File names that a folder scan picks up, lower case."""
 
 MOST_PIXELS = 150_000_000

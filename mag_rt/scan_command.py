@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Generator
 from contextlib import closing, suppress
 from dataclasses import asdict
@@ -25,7 +26,7 @@ from mag_rt.sinks import written
 from mag_rt.sinks.jsonl import SCHEMA, findings_in, seen_from
 from mag_rt.sinks.report import write_report
 from mag_rt.sinks.table import write_table
-from mag_rt.sources import Frame, find
+from mag_rt.sources import Frame, as_text, find
 from mag_rt.summary import Summary, show, summed_up
 from mag_rt.terminal import (
     INTERRUPTED,
@@ -198,9 +199,9 @@ def scan(
     started, begun = datetime.now(timezone.utc), time.perf_counter()
     failing = fail_on and fail_on.value
     options = {"sources": sources, "save": save.value, "report": report, "csv": csv, "fail_on": failing}
-    scanned = 0
+    scanned, passed_over = 0, Counter[str]()
     try:
-        frames = find([each for each in sources if each != "-"], exclude=out, listed=_listed(sources))
+        frames = find([each for each in sources if each != "-"], out, _listed(sources), passed_over)
         with runs.alone(out):
             with Scanner(
                 model,
@@ -212,7 +213,7 @@ def scan(
                 precision=precision,
                 isolate=isolate,
             ) as scanner:
-                run = _run(scanner, options, started)
+                run = _run(scanner, options, passed_over, started)
                 runs.begin(out, run, resume, overwrite)
                 ready = time.perf_counter()
                 with closing(_scan_into(out, scanner, frames, save, report, hidden=quiet or as_json)) as lines:
@@ -233,7 +234,7 @@ def scan(
     except KeyboardInterrupt:
         stop(f"interrupted after {scanned} pictures; --resume goes on with what is in {out}", INTERRUPTED)
     if not quiet and not as_json:
-        _print(summary, stretches, scanned, out, time.perf_counter() - begun)
+        _print(summary, stretches, passed_over, scanned, out, time.perf_counter() - begun)
     if fail_on and summary.counts[fail_on]:
         raise typer.Exit(SPLICE_FOUND)
     if summary.counts["unreadable"]:
@@ -289,7 +290,7 @@ def _pictures_in(frame: Frame, scanner: Scanner) -> int:
     return expected(frame.source, scanner.sampling)
 
 
-def _run(scanner: Scanner, options: dict[str, Any], started: datetime) -> dict[str, Any]:
+def _run(scanner: Scanner, options: dict[str, Any], passed_over: Counter[str], started: datetime) -> dict[str, Any]:
     """run.json of a scan that has not finished (docs/formats.md)."""
     return {
         "schema": SCHEMA,
@@ -314,6 +315,7 @@ def _run(scanner: Scanner, options: dict[str, Any], started: datetime) -> dict[s
             "every": scanner.sampling.every,
             "fps": scanner.sampling.fps,
         },
+        "passed_over": dict(passed_over.most_common()),
         "counts": None,
         "segments": None,
         "timings": {"started": started.isoformat(timespec="seconds")},
@@ -349,10 +351,14 @@ def _segment_as_json(segment: Segment, out: Path) -> dict[str, Any]:
     return {"source": seen_from(out, segment.source), **rounded}
 
 
-def _print(summary: Summary, stretches: list[Segment], scanned: int, out: Path, seconds: float) -> None:
+def _print(
+    summary: Summary, stretches: list[Segment], passed_over: Counter[str], scanned: int, out: Path, seconds: float
+) -> None:
     """What the scan has found, for a person; its exit status counts even if nobody reads that."""
     try:
         show(summary, stretches, out, terminal, errors)
+        if passed_over:
+            terminal.print(as_text(passed_over), markup=False, highlight=False)
         _say(summary, scanned, out, seconds)
     except (BrokenPipeError, SystemExit):  # `magrt scan | head -1`: rich makes the one the other
         _print_nowhere()

@@ -62,6 +62,15 @@ def test_the_most_suspicious_picture_is_named_first(inbox: Path, red_model: Path
     assert "\x1b" not in "".join(printed)  # no colours off a terminal
 
 
+def test_what_is_passed_over_is_said(inbox: Path, red_model: Path, tmp_path: Path) -> None:
+    for name in ("1.heic", "deep/2.HEIC", "3.cr2"):
+        (inbox / name).touch()
+    done = magrt("scan", inbox, "--out", tmp_path / "out", "--model", red_model)
+    assert done.returncode == 0
+    assert "passed over, of kinds that are not read: 2 HEIC, 1 CR2" in done.stdout.splitlines()
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["passed_over"] == {"heic": 2, "cr2": 1}
+
+
 def test_bad_files_get_an_error_line_and_cost_nothing_else(red_model: Path, tmp_path: Path) -> None:
     inbox, out = tmp_path / "inbox", tmp_path / "out"
     scene = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8), (0, 0), 2)

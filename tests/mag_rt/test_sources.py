@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,24 @@ def test_folders_and_links_that_lead_round(inbox: Path) -> None:
     (inbox / "round.jpg").symlink_to("round.jpg")
     (inbox / "deep.jpg").symlink_to(inbox / "deep")
     assert names(find([inbox])) == ["a.PNG", "b.jpg", "round.jpg", "c.tiff", "d.webp", "e.png"]
+
+
+def test_every_name_of_a_kind_that_is_read_is_taken(tmp_path: Path) -> None:
+    for suffix in ("jpg", "JFIF", "gif", "avif", "jp2", "mov"):
+        (tmp_path / f"a.{suffix}").touch()
+    assert len(find([tmp_path])) == 6
+
+
+def test_pictures_of_kinds_that_are_not_read_are_counted_once(inbox: Path) -> None:
+    for name in ("1.HEIC", "deep/2.heic", "deep/3.heic", "deep/4.CR2", "deep/film.3gp"):
+        (inbox / name).touch()
+    passed_over = Counter[str]()
+    find([inbox / "deep", inbox, str(inbox / "*")], passed_over=passed_over)
+    assert passed_over == {"heic": 3, "cr2": 1, "3gp": 1}
+    (inbox / "iphone").mkdir()
+    (inbox / "iphone" / "5.heic").touch()
+    with pytest.raises(SourceError, match=r"iphone \(passed over, of kinds that are not read: 1 HEIC\)"):
+        find([inbox / "iphone"])
 
 
 def test_nothing_there(tmp_path: Path) -> None:
