@@ -22,6 +22,11 @@ NOT_READ = frozenset({
 """Names of pictures and videos, lower case, of kinds that are not read: a folder scan counts what it passes over."""
 
 
+RESULTS = frozenset({"findings.jsonl", "run.json"})
+"""What the folder of a scan's results holds; its `DRAWN` folders are no photos then."""
+DRAWN = frozenset({"masks", "overlays", "thumbnails"})
+
+
 @dataclass(frozen=True)
 class Frame:
     """A file to scan, a frame of a video, or a picture in memory."""
@@ -45,16 +50,18 @@ def find(
     """The pictures and videos that `sources` name, each once, in the order given; folders are walked by name.
 
     A file that is named is taken whatever its suffix; in folders only `SUFFIXES` count, symbolic links to folders are
-    not followed, and nothing below `exclude` (the results of a scan) is taken. A folder that cannot be listed is a
-    source itself, so that the scan has an error for it. `listed`: names that a program has found before; they are no
-    globs, and one that is gone by now is a frame all the same, whose finding will say so. `passed_over` counts, by
-    suffix without its dot, the files in folders that are pictures or videos by name, but of kinds that are not read.
+    not followed, and neither what a scan has drawn into the folder of its results nor anything below `exclude` (where
+    those of this one go) is taken. A folder that cannot be listed is a source itself, so that the scan has an error for
+    it. `listed`: names that a program has found before; they are no globs, and one that is gone by now is a frame all
+    the same, whose finding will say so. `passed_over` counts, by suffix without its dot, the files in folders that are
+    pictures or videos by name, but of kinds that are not read.
 
     Raises SourceError when a source does not exist or when there is nothing to scan.
     """
     excluded = None if exclude is None else os.path.join(os.path.realpath(exclude), "")
     real = cache(os.path.realpath)  # the folder of results may be reached by other names than its own
     found: dict[str, Frame] = {}
+    within = None
     folders = _Folders(Counter() if passed_over is None else passed_over)
     named = (path for source in sources for path in _expand(os.fspath(source), folders))
     given = (path for name in listed for path in (folders.walk(name) if os.path.isdir(name) else [name]))
@@ -62,6 +69,12 @@ def find(
         absolute = os.path.abspath(path)
         if excluded is None or not os.path.join(real(os.path.dirname(absolute)), "").startswith(excluded):
             found.setdefault(absolute, Frame(path))
+        else:
+            within = path
+    if not found and within is not None:
+        raise SourceError(
+            f"nothing to scan: {within} and all else lies within {exclude}, where results go: give another --out"
+        )
     if not found:
         among = ", ".join(map(str, sources)) or "an empty list"
         but = f" ({as_text(folders.passed_over)})" if folders.passed_over else ""
@@ -115,10 +128,11 @@ class _Folders:
                 yield parent  # to get a line that says why
                 continue
             below = []
+            drawn = DRAWN if RESULTS.issubset(entry.name for entry in entries) else ()
             for entry in entries:
                 suffix = Path(entry.name).suffix.lower()
                 if _is_folder(entry):
-                    below += [] if entry.is_symlink() else [entry.path]
+                    below += [] if entry.is_symlink() or entry.name in drawn else [entry.path]
                 elif suffix in SUFFIXES:
                     yield entry.path
                 elif suffix in NOT_READ:

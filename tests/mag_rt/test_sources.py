@@ -32,6 +32,20 @@ def test_results_are_no_sources(inbox: Path) -> None:
     assert "e.png" not in names(find([inbox], exclude=inbox / "out"))
 
 
+def test_results_of_a_scan_before_are_no_sources(inbox: Path) -> None:
+    for name in ("findings.jsonl", "run.json", "overlays/e.jpg", "thumbnails/e.jpg", "mine.jpg"):
+        (inbox / "out" / name).parent.mkdir(exist_ok=True)
+        (inbox / "out" / name).touch()
+    for folder in (inbox, inbox / "out", str(inbox / "*")):
+        assert names(find([folder], exclude=inbox / "second"))[-1] == "mine.jpg"
+    assert names(find([inbox / "out" / "masks"])) == ["e.png"]  # who names them wants them
+
+
+def test_photos_in_the_folder_where_results_are_to_go(inbox: Path) -> None:
+    with pytest.raises(SourceError, match=r"lies within .*, where results go: give another --out"):
+        find([inbox], exclude=inbox)
+
+
 def test_results_are_no_sources_by_another_name_of_their_folder(
     inbox: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
