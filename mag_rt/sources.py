@@ -32,7 +32,7 @@ class Frame:
     """A file to scan, a frame of a video, or a picture in memory."""
 
     source: str | None
-    """The path as the user would write it; None for a picture in memory."""
+    """The path as the user would write it, but for `..` behind a link; None for a picture in memory."""
     index: int | None = None
     """Number of the frame in its video, from 0; None for a picture."""
     time_s: float | None = None
@@ -60,12 +60,16 @@ def find(
     """
     excluded = None if exclude is None else os.path.join(os.path.realpath(exclude), "")
     real = cache(os.path.realpath)  # the folder of results may be reached by other names than its own
+    followed = cache(_followed)
     found: dict[str, Frame] = {}
     within = None
     folders = _Folders(Counter() if passed_over is None else passed_over)
     named = (path for source in sources for path in _expand(os.fspath(source), folders))
     given = (path for name in listed for path in (folders.walk(name) if os.path.isdir(name) else [name]))
     for path in chain(named, given):
+        parent, name = os.path.split(path)
+        if followed(parent) != parent:
+            path = os.path.join(followed(parent), name)
         absolute = os.path.abspath(path)
         if excluded is None or not os.path.join(real(os.path.dirname(absolute)), "").startswith(excluded):
             found.setdefault(absolute, Frame(path))
@@ -115,7 +119,7 @@ class _Folders:
 
         A folder that was walked before is none of this walk.
         """
-        waiting = [folder]
+        waiting = [_followed(folder)]
         while waiting:
             parent = waiting.pop()
             if (absolute := os.path.abspath(parent)) in self._walked:
@@ -138,6 +142,14 @@ class _Folders:
                 elif suffix in NOT_READ:
                     self.passed_over[suffix[1:]] += 1
             waiting += reversed(below)
+
+
+def _followed(folder: str) -> str:
+    """As it was named, unless its `..` lead up from behind a link: by their text alone they would lead elsewhere."""
+    if os.pardir not in Path(folder).parts:
+        return folder
+    real = os.path.realpath(folder)
+    return folder if real == os.path.realpath(os.path.normpath(folder)) else real
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -74,6 +74,16 @@ def test_a_name_that_looks_like_a_glob_is_a_name(inbox: Path) -> None:
     assert names(find([inbox / "[1].jpg"])) == ["[1].jpg"]
 
 
+def test_a_way_up_from_behind_a_link(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(inbox / "out")
+    Path("link").symlink_to("../deep/deeper")
+    for source, within in ((["link/../c.tiff"], []), (["link/../c*"], []), ([], ["link/../c.tiff"])):
+        (frame,) = find(source, listed=within)
+        assert os.path.abspath(str(frame.source)) == str(inbox / "deep" / "c.tiff")
+    assert names(find([".", "link/.."])) == ["e.png", "c.tiff", "d.webp"]
+    assert find(["../b.jpg"])[0].source == "../b.jpg"  # no link: as it was named
+
+
 def test_a_loop_of_links_ends(inbox: Path) -> None:
     (inbox / "deep" / "loop").symlink_to(inbox)
     assert names(find([inbox])).count("b.jpg") == 1
