@@ -13,7 +13,7 @@ from mag_rt.build_command import build
 from mag_rt.doctor_command import doctor
 from mag_rt.info_command import info
 from mag_rt.scan_command import scan
-from mag_rt.terminal import UNUSABLE, complain
+from mag_rt.terminal import UNUSABLE, complain, interrupt_once
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,6 +46,7 @@ def main() -> None:
     """Entry point: an error that a person can mend is one line on stderr and exit status 2."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file may have any name, whatever the terminal can show
+    interrupt_once()
     try:
         app()
     except MagrtError as error:

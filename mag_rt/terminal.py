@@ -1,5 +1,7 @@
 """How a command of magrt ends early: the exit statuses, and the line on stderr that says why."""
 
+import signal
+from types import FrameType
 from typing import NoReturn
 
 import typer
@@ -19,3 +21,17 @@ def stop(message: object, status: int) -> NoReturn:
     """A line on stderr, and the end of the command with this status."""
     complain(message)
     raise typer.Exit(status)
+
+
+def interrupt_once() -> None:
+    """Have the first Ctrl-C interrupt this process and later ones change nothing: threads in hand come to their end.
+
+    Where Ctrl-C is ignored, as in the background of a shell, it stays so.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)

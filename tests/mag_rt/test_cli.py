@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -211,10 +212,12 @@ def long_inbox(tmp_path: Path) -> Path:
     return picture.parent
 
 
-def test_ctrl_c_exits_130_and_keeps_what_was_done(red_model: Path, tmp_path: Path) -> None:
-    inbox, out = long_inbox(tmp_path), tmp_path / "out"
+@pytest.fixture
+def long_scan(red_model: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A scan of 3,000 pictures into `out` that has begun."""
+    out = tmp_path / "out"
     process = subprocess.Popen(
-        command("scan", inbox, "--out", out, "--model", red_model),
+        command("scan", long_inbox(tmp_path), "--out", out, "--model", red_model),
         stderr=subprocess.PIPE,
         text=True,
         # A shell that runs the tests in the background has them, and whom they start, ignore it.
@@ -223,11 +226,27 @@ def test_ctrl_c_exits_130_and_keeps_what_was_done(red_model: Path, tmp_path: Pat
     deadline = time.monotonic() + 60
     while not ((out / "findings.jsonl").exists() and lines(out)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_ctrl_c_exits_130_and_keeps_what_was_done(long_scan: subprocess.Popen[str], tmp_path: Path) -> None:
+    long_scan.send_signal(signal.SIGINT)
+    _, said = long_scan.communicate(timeout=60)
+    assert long_scan.returncode == 130
     assert "interrupted after" in said and "Traceback" not in said
-    assert 0 < len(lines(out)) < 3000
+    assert 0 < len(lines(tmp_path / "out")) < 3000
+
+
+@pytest.mark.parametrize("milliseconds", [1, 5, 20, 50, 100])
+def test_ctrl_c_once_more_changes_nothing(milliseconds: int, long_scan: subprocess.Popen[str]) -> None:
+    for _ in range(3):
+        long_scan.send_signal(signal.SIGINT)
+        time.sleep(milliseconds / 1000)
+    _, said = long_scan.communicate(timeout=60)
+    assert long_scan.returncode == 130
+    assert said.startswith("magrt: interrupted after") and said.count("\n") == 1
 
 
 def test_version() -> None:
