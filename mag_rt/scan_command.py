@@ -35,6 +35,7 @@ from mag_rt.terminal import (
     SPLICE_FOUND,
     UNUSABLE,
     errors,
+    print_nowhere,
     stop,
 )
 from mag_rt.video import Sampling, Segment, expected, is_video, segments
@@ -220,15 +221,12 @@ def scan(
                     for line in lines:
                         scanned += 1
                         if as_json:
-                            print(line, flush=True)  # who reads them through a pipe wants them now
+                            _print_line(line, out)
             now = time.perf_counter()
             run["timings"] |= _timings(scanned, now - begun, now - ready)
             summary, stretches = _finish(out, run)
     except MagrtError as error:
         stop(error, UNUSABLE)
-    except BrokenPipeError:  # `magrt scan --json | head -1`
-        _print_nowhere()
-        stop(f"nobody reads the lines any more; --resume goes on with what is in {out}", NOT_WRITTEN)
     except OSError as error:
         stop(f"cannot write results to {error.filename or out}: {error.strerror or error}", NOT_WRITTEN)
     except KeyboardInterrupt:
@@ -239,6 +237,18 @@ def scan(
         raise typer.Exit(SPLICE_FOUND)
     if summary.counts["unreadable"]:
         raise typer.Exit(SOME_UNREADABLE)
+
+
+def _print_line(line: str, out: Path) -> None:
+    """At once, for who reads them through a pipe wants them now."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:  # `magrt scan --json | head -1`
+        print_nowhere()
+        stop(f"nobody reads the lines any more; --resume goes on with what is in {out}", NOT_WRITTEN)
+    except OSError as error:
+        print_nowhere()
+        stop(f"cannot print the lines: {error.strerror or error}; --resume goes on with what is in {out}", NOT_WRITTEN)
 
 
 def _where_it_lies(folder: Path) -> Path:
@@ -257,8 +267,8 @@ def _share_arenas() -> None:
 
 
 def _listed(sources: list[str]) -> list[str]:
-    """The names on standard input, where a source is `-`."""
-    if "-" not in sources:
+    """The names on standard input, where a source is `-`; none where it is closed."""
+    if "-" not in sources or sys.stdin is None:
         return []
     names = sys.stdin.buffer.read()
     return [os.fsdecode(name) for name in names.split(b"\0" if b"\0" in names else b"\n") if name]
@@ -361,15 +371,10 @@ def _print(
             terminal.print(as_text(passed_over), markup=False, highlight=False)
         _say(summary, scanned, out, seconds)
     except (BrokenPipeError, SystemExit):  # `magrt scan | head -1`: rich makes the one the other
-        _print_nowhere()
+        print_nowhere()
     except OSError as error:
-        _print_nowhere()
+        print_nowhere()
         stop(f"cannot print the summary: {error.strerror or error}; the results are in {out}", NOT_WRITTEN)
-
-
-def _print_nowhere() -> None:
-    """What is left in the buffer of standard output, and all that follows, goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(summary: Summary, scanned: int, out: Path, seconds: float) -> None:

@@ -1,6 +1,8 @@
 """How a command of magrt ends early: the exit statuses, and the line on stderr that says why."""
 
+import os
 import signal
+import sys
 from types import FrameType
 from typing import NoReturn
 
@@ -21,6 +23,11 @@ def stop(message: object, status: int) -> NoReturn:
     """A line on stderr, and the end of the command with this status."""
     complain(message)
     raise typer.Exit(status)
+
+
+def print_nowhere() -> None:
+    """What is left in the buffer of standard output, and all that follows, goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def interrupt_once() -> None:

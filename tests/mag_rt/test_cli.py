@@ -169,6 +169,17 @@ def test_a_summary_that_cannot_be_printed_is_one_line(inbox: Path, red_model: Pa
     assert json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("arguments", [["info"], ["info", "--json"], ["doctor", "--json"], ["--version"]], ids=" ".join)
+def test_whatever_cannot_be_printed_is_one_line(arguments: list[str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command(*arguments), stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, env=environment
+        )
+    assert (done.returncode, done.stderr) == (4, "magrt: standard output: No space left on device\n")
+
+
 def test_fail_on_wins_over_unreadable(inbox: Path, red_model: Path, tmp_path: Path) -> None:
     arguments = ("--out", tmp_path / "out", "--model", red_model, "--fail-on", "spliced", "--overwrite")
     assert magrt("scan", inbox / "clean.png", *arguments).returncode == 0
@@ -273,6 +284,13 @@ def test_names_come_from_standard_input_and_one_that_is_gone_is_an_error_line(
     assert "nothing to scan" in magrt(*arguments, tmp_path / "c", input="").stderr
 
 
+def test_standard_input_that_is_closed_has_no_names(red_model: Path, tmp_path: Path) -> None:
+    arguments = ("scan", "-", "--model", red_model, "--out", tmp_path / "out")
+    done = magrt(*arguments, preexec_fn=lambda: os.close(0))
+    assert done.returncode == 2
+    assert done.stderr == "magrt: nothing to scan: no picture and no video in an empty list\n"
+
+
 def test_threshold_moves_the_verdict_and_fail_on_follows(inbox: Path, red_model: Path, tmp_path: Path) -> None:
     arguments = ("scan", inbox / "pasted.png", "--model", red_model, "--fail-on", "spliced", "--out")
     assert magrt(*arguments, tmp_path / "a", "--threshold", "0.5").returncode == 10
@@ -317,6 +335,16 @@ def test_lines_come_through_a_pipe_at_once_and_the_scan_ends_with_who_reads_them
     process.stderr.close()
     assert said.startswith("magrt: nobody reads the lines any more") and said.count("\n") == 1
     assert 0 < len(lines(out)) < 3000
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_lines_that_cannot_be_printed_end_the_scan_with_one_line(inbox: Path, red_model: Path, tmp_path: Path) -> None:
+    words = command("scan", inbox, "--out", tmp_path / "out", "--model", red_model, "--json")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, env=environment)
+    assert done.returncode == 4
+    assert done.stderr.startswith("magrt: cannot print the lines: No space left") and done.stderr.count("\n") == 1
 
 
 def test_csv_is_a_table_that_a_spreadsheet_opens_and_does_not_execute(red_model: Path, tmp_path: Path) -> None:
