@@ -86,15 +86,17 @@ class Scanner:
         if self._decoders:
             self._decoders.close()
 
-    def scan(self, sources: Iterable[str | os.PathLike[str]]) -> Generator[Finding, None, None]:
-        """Findings for every picture and video frame in `sources` (files, folders, globs), in source order.
+    def scan(
+        self, sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+    ) -> Generator[Finding, None, None]:
+        """Findings for every picture and video frame in `sources` (files, folders, globs; or one), in source order.
 
         A generator with bounded memory: a few pictures are decoded ahead. A file that cannot be read gives a finding
         with an `error` and the scan goes on.
 
         Raises SourceError, before the first finding, when a source does not exist or there is nothing to scan.
         """
-        return self.scan_frames(find(sources))
+        return self.scan_frames(find([sources] if isinstance(sources, str | os.PathLike) else sources))
 
     def scan_frames(self, frames: Iterable[Frame]) -> Generator[Finding, None, None]:
         """As `scan`, for frames that `mag_rt.sources.find` has found already."""
