@@ -30,7 +30,8 @@ def repeat(results: Path, count: int, folder: Path) -> None:
     with (folder / "findings.jsonl").open("w", encoding="ascii") as file:
         for number in range(count):
             given = lines[number % len(lines)]
-            line = {**given, "source": f"inbox/{number:06d}.jpg"}
+            drawn = {"mask": f"masks/{number:06d}.png", "overlay": f"overlays/{number:06d}.jpg"}
+            line = {**given, "source": f"inbox/{number:06d}.jpg", **drawn}
             for source, copy in zip(thumbnail_paths(given, results), thumbnail_paths(line, folder), strict=True):
                 shutil.copy(results / source, folder / copy)
             file.write(json.dumps(line) + "\n")

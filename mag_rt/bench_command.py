@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mag_rt.backends import Backend
-from mag_rt.errors import MagrtError
+from mag_rt.errors import MagrtError, PictureError
+from mag_rt.loading import contents
 from mag_rt.pictures import Picture, decode, silence_decoders
 from mag_rt.reading import HostReader, Reader
 from mag_rt.scanner import Scanner
@@ -44,6 +45,8 @@ NETWORK_INPUT = (192, 256)
 """Height and width of these, pixels, as far as the network takes them."""
 MADE = (600, 800)
 """Height and width of the pictures that are made where none are given."""
+MOST = 1000
+"""Pictures in a measurement, which all lie in memory."""
 ROUNDS = 3
 
 
@@ -64,7 +67,7 @@ def bench(
     sources: Annotated[
         list[str] | None, typer.Argument(metavar="[SOURCE...]", help="Pictures to measure with. [made ones, 800x600]")
     ] = None,
-    count: Annotated[int, typer.Option(min=2, help="Pictures in each measurement.")] = 8,
+    count: Annotated[int, typer.Option(min=2, max=MOST, help="Pictures in each measurement.")] = 8,
     model: Annotated[
         Path | None, typer.Option(metavar="BUNDLE", help="Another annotator than the one that ships.")
     ] = None,
@@ -102,10 +105,20 @@ def bench(
 
 
 def _given(sources: list[str], count: int) -> list[bytes]:
-    paths = [Path(frame.source) for frame in find(sources) if frame.source and not is_video(frame.source)]
+    paths = [frame.source for frame in find(sources) if frame.source and not is_video(frame.source)]
     if not paths:
         raise typer.BadParameter("no pictures there", param_hint="SOURCE")
-    return [paths[index % len(paths)].read_bytes() for index in range(count)]
+    files = [_read(path) for path in paths[:count]]
+    return [files[index % len(files)] for index in range(count)]
+
+
+def _read(path: str) -> bytes:
+    try:
+        return contents(path)
+    except PictureError as error:
+        stop(f"{path}: {error}", UNUSABLE)
+    except OSError as error:
+        stop(f"{path}: {error.strerror or error}", UNUSABLE)
 
 
 def _made(count: int) -> list[bytes]:
@@ -251,7 +264,7 @@ def as_facts(rates: Rates, count: int, missing: list[str]) -> dict[str, Any]:
 
 
 def _show(facts: dict[str, Any]) -> None:
-    terminal = Console()
+    terminal = Console(emoji=False)
     if not terminal.is_terminal:
         terminal.width = 4096  # a pipe has no width to wrap at
     table = Table(box=None, pad_edge=False)

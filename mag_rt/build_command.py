@@ -79,7 +79,7 @@ def build(
         stop(error, UNUSABLE)
     except OSError as error:
         stop(f"cannot write the engine to {error.filename or out}: {error.strerror or error}", NOT_WRITTEN)
-    Console().print(built, markup=False, highlight=False, soft_wrap=True)
+    Console(emoji=False).print(built, markup=False, highlight=False, soft_wrap=True)
 
 
 def specification(bundle: Bundle, precision: str, batch: str | None, size: str | None) -> Spec:

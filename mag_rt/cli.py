@@ -1,5 +1,6 @@
 """magrt, the command line of the runtime."""
 
+import io
 import sys
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from mag_rt.build_command import build
 from mag_rt.doctor_command import doctor
 from mag_rt.info_command import info
 from mag_rt.scan_command import scan
-from mag_rt.terminal import UNUSABLE, complain
+from mag_rt.terminal import NOT_WRITTEN, UNUSABLE, complain, interrupt_once, print_nowhere
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,7 +25,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        Console().print(f"magrt {__version__}", highlight=False)
+        Console(emoji=False).print(f"magrt {__version__}", highlight=False)
         raise typer.Exit
 
 
@@ -42,9 +43,21 @@ for command in (scan, bench, build, doctor, info):
 
 
 def main() -> None:
-    """Entry point: an error that a person can mend is one line on stderr and exit status 2."""
+    """Entry point: an error that a person can mend is one line on stderr and exit status 2, or 4 for a full disk."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file may have any name, whatever the terminal can show
+    interrupt_once()
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()
     except MagrtError as error:
         complain(error)
         sys.exit(UNUSABLE)
+    except OSError as error:
+        complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
+        if sys.stdout:
+            print_nowhere()
+        sys.exit(NOT_WRITTEN)

@@ -69,7 +69,7 @@ def doctor(
     Exit status: 0 a scan runs here on the backend asked for; 2 it does not, or something that is installed is broken.
     """
     checks = []
-    console = Console()
+    console = Console(emoji=False)
     if not console.is_terminal:
         console.width = 4096  # a pipe has no width to wrap at
     for check in examine(model, backend):

@@ -93,7 +93,7 @@ def limits(bundle: Bundle) -> list[str]:
 
 
 def _show(path: Path, bundle: Bundle) -> None:
-    console = Console()
+    console = Console(emoji=False)
     if not console.is_terminal:
         console.width = 4096  # a pipe has no width to wrap at
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))

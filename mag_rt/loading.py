@@ -37,7 +37,7 @@ def load_picture(source: str, enough: int | None, decode: Decode = decode) -> Lo
     """The picture in a file; `enough` as for `mag_rt.pictures.decode`, which another decoder may stand in for."""
     digest = None
     try:
-        data = _read(source)
+        data = contents(source)
         digest = hashlib.sha256(data).hexdigest()
         return Loaded(Frame(source), digest, decode(data, enough))
     except (PictureError, OSError, MemoryError) as error:
@@ -64,7 +64,8 @@ def load_video(source: str, sampling: Sampling, shots: Shots = shots) -> Iterato
         yield Loaded(Frame(source), digest, failure=_failure(error))
 
 
-def _read(source: str) -> bytes:
+def contents(source: str) -> bytes:
+    """The bytes of a picture's file. Raises PictureError (no regular file, too large, changed meanwhile) or OSError."""
     with _opened(source) as (file, before):
         if before.st_size > MOST_BYTES:
             raise PictureError(

@@ -3,8 +3,10 @@
 import io
 import logging
 import os
+import re
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -20,11 +22,17 @@ Value = TypeVar("Value", np.float32, np.uint8)
 Picture = NDArray[np.uint8]
 """H x W x 3, BGR, as a viewer shows it."""
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2"}
+)
 """File names that a folder scan picks up, lower case."""
 
 MOST_PIXELS = 150_000_000
 """Decoded pixels of a picture, at most: a small file can claim to hold any number."""
+
+LARGER = 2
+"""Times `MOST_PIXELS` that a JPEG may have which is decoded at a half or less: its mask has all of them, and libjpeg
+holds the coefficients of all of a progressive one."""
 
 MOST_BYTES = 7 * MOST_PIXELS
 """Of a picture's file, at most: more than the largest picture takes with 16 bits a channel and no compression."""
@@ -37,7 +45,10 @@ _REDUCED = {
 }
 _DAMAGED = "the file is damaged, or no picture of a kind that can be decoded"
 
-_JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+_JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
+"""Of a segment that has a length."""
+_JPEG_FRAMES, _JPEG_EXIF, _JPEG_SCAN = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}, 0xE1, 0xDA
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 _PNG_PICTURE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT"})
 """The chunks that a PNG's picture and its orientation are in."""
@@ -69,8 +80,8 @@ def decode(data: bytes, enough: int | None = None) -> Decoded:
     `enough`: a JPEG whose longer side is at least twice as many pixels is decoded at a half, a quarter or an eighth of
     its size, which its blocks give for free, but at no fewer than these.
 
-    Raises PictureError: empty, truncated, not-a-picture, or too-large (more than `MOST_PIXELS` to decode, or more than
-    there is memory for).
+    Raises PictureError: empty, truncated, not-a-picture, or too-large (more than `MOST_PIXELS`, a JPEG that is decoded
+    at less than its size more than `LARGER` times as many, or more than there is memory for).
     """
     if not data:
         raise PictureError("empty", "the file is empty")
@@ -82,10 +93,10 @@ def decode(data: bytes, enough: int | None = None) -> Decoded:
     reduction = 1
     if enough and data.startswith(_JPEG):
         reduction = max(factor for factor in _REDUCED if factor == 1 or max(claimed) >= factor * enough)
-    if claimed[0] * claimed[1] > MOST_PIXELS * reduction**2:
-        million = claimed[0] * claimed[1] / 1e6
+    pixels, most = claimed[0] * claimed[1], MOST_PIXELS * (1 if reduction == 1 else LARGER)
+    if pixels > most:
         raise PictureError(
-            "too-large", f"the picture claims {million:.0f} megapixels; {MOST_PIXELS // 10**6} are decoded at most"
+            "too-large", f"the picture claims {pixels / 1e6:.0f} megapixels; {most // 10**6} are decoded at most"
         )
     try:
         picture = _by_pillow(data) if data.startswith((*_TIFF, _GIF)) else None
@@ -95,8 +106,9 @@ def decode(data: bytes, enough: int | None = None) -> Decoded:
         raise PictureError("too-large", "there is not enough memory to decode it") from None
     if reduction == 1:
         return Decoded(picture, picture.shape[:2])
-    upright = picture.shape[:2] == tuple(-(-side // reduction) for side in claimed)
-    return Decoded(picture, claimed if upright else claimed[::-1])
+    height, width = (-(-side // reduction) for side in claimed)
+    turned = _is_turned(data) if height == width else picture.shape[:2] != (height, width)
+    return Decoded(picture, claimed[::-1] if turned else claimed)
 
 
 def _is_known(data: bytes) -> bool:
@@ -166,6 +178,9 @@ def _claimed_size(data: bytes) -> tuple[int, int]:
     """Height and width that the file's header claims, before any orientation."""
     if data.startswith(_PNG):  # Pillow would look at what is written about the picture, and balk at long texts
         return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+    if data.startswith(_JPEG):  # Pillow would refuse what is small enough at a half
+        at = _frame(data)
+        return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
     image_module = _pillow()
     try:
         with image_module.open(io.BytesIO(data)) as image:
@@ -198,15 +213,43 @@ def _is_cut_off(data: bytes) -> bool:
     return data.startswith(_PNG) and data.rfind(_PNG_END) < 0
 
 
-def _first_scan(data: bytes) -> int:
-    """Where the first start-of-scan marker of a JPEG lies, or else how far its segments can be followed."""
+def _segments(jpeg: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and place of each segment up to the first scan, and of what looks like one behind it.
+
+    As libjpeg does, what lies between them is skipped.
+    """
     at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at : at + 2] != _JPEG_SCAN:
-        if data[at + 1] == 0xFF:  # a marker may have any number of these before it
-            at += 1
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return at
+    while marker := _JPEG_MARKER.search(jpeg, at):
+        yield marker[1][0], marker.start()
+        at = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
+
+
+def _first_scan(jpeg: bytes) -> int:
+    """Where the first start of a scan lies; the end of the file when there is none."""
+    return next((at for marker, at in _segments(jpeg) if marker == _JPEG_SCAN), len(jpeg))
+
+
+def _frame(jpeg: bytes) -> int:
+    """Where the start of the frame lies, which says the size. Raises PictureError when there is none."""
+    for marker, at in _segments(jpeg):
+        if marker in _JPEG_FRAMES:
+            return at
+        if marker == _JPEG_SCAN:
+            break
+    raise PictureError("not-a-picture", _DAMAGED)
+
+
+def _is_turned(jpeg: bytes) -> bool:
+    """Whether the EXIF orientation of a JPEG swaps height and width."""
+    for marker, at in _segments(jpeg):
+        if marker == _JPEG_SCAN:
+            break
+        if marker == _JPEG_EXIF and jpeg.startswith(b"Exif\0\0", at + 4):
+            exif = _pillow().Exif()
+            with suppress(Exception):  # of any kind, as above
+                exif.load(jpeg[at + 4 : at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")])
+                return exif.get(0x0112) in (5, 6, 7, 8)
+    return False
 
 
 def shrink(picture: Picture, max_side: int) -> Picture:

@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Generator
 from contextlib import closing, suppress
 from dataclasses import asdict
@@ -25,7 +26,7 @@ from mag_rt.sinks import written
 from mag_rt.sinks.jsonl import SCHEMA, findings_in, seen_from
 from mag_rt.sinks.report import write_report
 from mag_rt.sinks.table import write_table
-from mag_rt.sources import Frame, find
+from mag_rt.sources import Frame, as_text, find
 from mag_rt.summary import Summary, show, summed_up
 from mag_rt.terminal import (
     INTERRUPTED,
@@ -34,11 +35,12 @@ from mag_rt.terminal import (
     SPLICE_FOUND,
     UNUSABLE,
     errors,
+    print_nowhere,
     stop,
 )
 from mag_rt.video import Sampling, Segment, expected, is_video, segments
 
-terminal = Console()
+terminal = Console(emoji=False)
 if not terminal.is_terminal:
     terminal.width = 4096  # a pipe has no width to wrap at
 
@@ -198,9 +200,9 @@ def scan(
     started, begun = datetime.now(timezone.utc), time.perf_counter()
     failing = fail_on and fail_on.value
     options = {"sources": sources, "save": save.value, "report": report, "csv": csv, "fail_on": failing}
-    scanned = 0
+    scanned, passed_over = 0, Counter[str]()
     try:
-        frames = find([each for each in sources if each != "-"], exclude=out, listed=_listed(sources))
+        frames = find([each for each in sources if each != "-"], out, _listed(sources), passed_over)
         with runs.alone(out):
             with Scanner(
                 model,
@@ -212,32 +214,41 @@ def scan(
                 precision=precision,
                 isolate=isolate,
             ) as scanner:
-                run = _run(scanner, options, started)
+                run = _run(scanner, options, passed_over, started)
                 runs.begin(out, run, resume, overwrite)
                 ready = time.perf_counter()
                 with closing(_scan_into(out, scanner, frames, save, report, hidden=quiet or as_json)) as lines:
                     for line in lines:
                         scanned += 1
                         if as_json:
-                            print(line, flush=True)  # who reads them through a pipe wants them now
+                            _print_line(line, out)
             now = time.perf_counter()
             run["timings"] |= _timings(scanned, now - begun, now - ready)
             summary, stretches = _finish(out, run)
     except MagrtError as error:
         stop(error, UNUSABLE)
-    except BrokenPipeError:  # `magrt scan --json | head -1`
-        _print_nowhere()
-        stop(f"nobody reads the lines any more; --resume goes on with what is in {out}", NOT_WRITTEN)
     except OSError as error:
         stop(f"cannot write results to {error.filename or out}: {error.strerror or error}", NOT_WRITTEN)
     except KeyboardInterrupt:
         stop(f"interrupted after {scanned} pictures; --resume goes on with what is in {out}", INTERRUPTED)
     if not quiet and not as_json:
-        _print(summary, stretches, scanned, out, time.perf_counter() - begun)
+        _print(summary, stretches, passed_over, scanned, out, time.perf_counter() - begun)
     if fail_on and summary.counts[fail_on]:
         raise typer.Exit(SPLICE_FOUND)
     if summary.counts["unreadable"]:
         raise typer.Exit(SOME_UNREADABLE)
+
+
+def _print_line(line: str, out: Path) -> None:
+    """At once, for who reads them through a pipe wants them now."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:  # `magrt scan --json | head -1`
+        print_nowhere()
+        stop(f"nobody reads the lines any more; --resume goes on with what is in {out}", NOT_WRITTEN)
+    except OSError as error:
+        print_nowhere()
+        stop(f"cannot print the lines: {error.strerror or error}; --resume goes on with what is in {out}", NOT_WRITTEN)
 
 
 def _where_it_lies(folder: Path) -> Path:
@@ -256,8 +267,8 @@ def _share_arenas() -> None:
 
 
 def _listed(sources: list[str]) -> list[str]:
-    """The names on standard input, where a source is `-`."""
-    if "-" not in sources:
+    """The names on standard input, where a source is `-`; none where it is closed."""
+    if "-" not in sources or sys.stdin is None:
         return []
     names = sys.stdin.buffer.read()
     return [os.fsdecode(name) for name in names.split(b"\0" if b"\0" in names else b"\n") if name]
@@ -289,7 +300,7 @@ def _pictures_in(frame: Frame, scanner: Scanner) -> int:
     return expected(frame.source, scanner.sampling)
 
 
-def _run(scanner: Scanner, options: dict[str, Any], started: datetime) -> dict[str, Any]:
+def _run(scanner: Scanner, options: dict[str, Any], passed_over: Counter[str], started: datetime) -> dict[str, Any]:
     """run.json of a scan that has not finished (docs/formats.md)."""
     return {
         "schema": SCHEMA,
@@ -314,6 +325,7 @@ def _run(scanner: Scanner, options: dict[str, Any], started: datetime) -> dict[s
             "every": scanner.sampling.every,
             "fps": scanner.sampling.fps,
         },
+        "passed_over": dict(passed_over.most_common()),
         "counts": None,
         "segments": None,
         "timings": {"started": started.isoformat(timespec="seconds")},
@@ -349,21 +361,20 @@ def _segment_as_json(segment: Segment, out: Path) -> dict[str, Any]:
     return {"source": seen_from(out, segment.source), **rounded}
 
 
-def _print(summary: Summary, stretches: list[Segment], scanned: int, out: Path, seconds: float) -> None:
+def _print(
+    summary: Summary, stretches: list[Segment], passed_over: Counter[str], scanned: int, out: Path, seconds: float
+) -> None:
     """What the scan has found, for a person; its exit status counts even if nobody reads that."""
     try:
         show(summary, stretches, out, terminal, errors)
+        if passed_over:
+            terminal.print(as_text(passed_over), markup=False, highlight=False)
         _say(summary, scanned, out, seconds)
     except (BrokenPipeError, SystemExit):  # `magrt scan | head -1`: rich makes the one the other
-        _print_nowhere()
+        print_nowhere()
     except OSError as error:
-        _print_nowhere()
+        print_nowhere()
         stop(f"cannot print the summary: {error.strerror or error}; the results are in {out}", NOT_WRITTEN)
-
-
-def _print_nowhere() -> None:
-    """What is left in the buffer of standard output, and all that follows, goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(summary: Summary, scanned: int, out: Path, seconds: float) -> None:

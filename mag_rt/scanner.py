@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ class Scanner:
             raise ValueError(f"max_side must be positive, not {max_side}")
         self.tiles, self.threshold, self.sampling, self.isolate = tiles, threshold, sampling, isolate
         self.calibration = self.bundle.calibration if threshold is None else _moved(self.bundle.calibration, threshold)
-        self.closed = False
+        self.closed, self._going_on = False, WeakSet[Generator[Finding, None, None]]()
         self._decoders = Decoders() if isolate else None  # which start while the network is being loaded
         try:
             self.reader: Reader = open_reader(self.bundle, self.max_side, tiles, backend, precision)
@@ -80,23 +81,30 @@ class Scanner:
         self.close()
 
     def close(self) -> None:
-        """Release the network; the scanner cannot be used afterwards."""
+        """Release the network; the scanner cannot be used afterwards.
+
+        Scans that have not come to their end are ended first; going on with one is a MagrtError.
+        """
         self.closed = True
         try:
+            for findings in list(self._going_on):
+                findings.close()
             self.reader.close()
         finally:
             if self._decoders:
                 self._decoders.close()
 
-    def scan(self, sources: Iterable[str | os.PathLike[str]]) -> Generator[Finding, None, None]:
-        """Findings for every picture and video frame in `sources` (files, folders, globs), in source order.
+    def scan(
+        self, sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+    ) -> Generator[Finding, None, None]:
+        """Findings for every picture and video frame in `sources` (files, folders, globs; or one), in source order.
 
         A generator with bounded memory: a few pictures are decoded ahead. A file that cannot be read gives a finding
         with an `error` and the scan goes on.
 
         Raises SourceError, before the first finding, when a source does not exist or there is nothing to scan.
         """
-        return self.scan_frames(find(sources))
+        return self.scan_frames(find([sources] if isinstance(sources, str | os.PathLike) else sources))
 
     def scan_frames(self, frames: Iterable[Frame]) -> Generator[Finding, None, None]:
         """As `scan`, for frames that `mag_rt.sources.find` has found already."""
@@ -127,8 +135,17 @@ class Scanner:
         return self.scan_images([image])[0]
 
     def _examined(self, loaded: Generator[Loaded, None, None]) -> Generator[Finding, None, None]:
+        self._must_be_open()
+        with closing(self._in_turn(loaded)) as findings:
+            self._going_on.add(findings)
+            yield from findings
+        self._must_be_open()
+
+    def _must_be_open(self) -> None:
         if self.closed:
             raise MagrtError("the scanner is closed")
+
+    def _in_turn(self, loaded: Generator[Loaded, None, None]) -> Generator[Finding, None, None]:
         batches, threads = windows(loaded, self.reader.batch), self.reader.threads
         with closing(loaded), closing(ahead(self._examine, batches, threads + 1, threads)) as examined:
             for findings in examined:

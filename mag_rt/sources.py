@@ -2,6 +2,7 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,18 @@ from mag_rt import pictures, video
 from mag_rt.errors import SourceError
 
 SUFFIXES = pictures.SUFFIXES | video.SUFFIXES
+NOT_READ = frozenset({
+    ".heic", ".heif", ".hif", ".jxl", ".psd", ".psb", ".xcf",
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw",
+    ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+    ".3g2", ".3gp", ".asf", ".flv", ".m2ts", ".mxf", ".ogv", ".vob", ".wmv",
+})  # fmt: skip
+"""Names of pictures and videos, lower case, of kinds that are not read: a folder scan counts what it passes over."""
+
+
+RESULTS = frozenset({"findings.jsonl", "run.json"})
+"""What the folder of a scan's results holds; its `DRAWN` folders are no photos then."""
+DRAWN = frozenset({"masks", "overlays", "thumbnails"})
 
 
 @dataclass(frozen=True)
@@ -19,7 +32,7 @@ class Frame:
     """A file to scan, a frame of a video, or a picture in memory."""
 
     source: str | None
-    """The path as the user would write it; None for a picture in memory."""
+    """The path as the user would write it, but for `..` behind a link; None for a picture in memory."""
     index: int | None = None
     """Number of the frame in its video, from 0; None for a picture."""
     time_s: float | None = None
@@ -29,35 +42,59 @@ class Frame:
 
 
 def find(
-    sources: Iterable[str | os.PathLike[str]], exclude: Path | None = None, listed: Iterable[str] = ()
+    sources: Iterable[str | os.PathLike[str]],
+    exclude: Path | None = None,
+    listed: Iterable[str] = (),
+    passed_over: Counter[str] | None = None,
 ) -> list[Frame]:
     """The pictures and videos that `sources` name, each once, in the order given; folders are walked by name.
 
     A file that is named is taken whatever its suffix; in folders only `SUFFIXES` count, symbolic links to folders are
-    not followed, and nothing below `exclude` (the results of a scan) is taken. A folder that cannot be listed is a
-    source itself, so that the scan has an error for it. `listed`: names that a program has found before; they are no
-    globs, and one that is gone by now is a frame all the same, whose finding will say so.
+    not followed, and neither what a scan has drawn into the folder of its results nor anything below `exclude` (where
+    those of this one go) is taken. A folder that cannot be listed is a source itself, so that the scan has an error for
+    it. `listed`: names that a program has found before; they are no globs, and one that is gone by now is a frame all
+    the same, whose finding will say so. `passed_over` counts, by suffix without its dot, the files in folders that are
+    pictures or videos by name, but of kinds that are not read.
 
     Raises SourceError when a source does not exist or when there is nothing to scan.
     """
     excluded = None if exclude is None else os.path.join(os.path.realpath(exclude), "")
     real = cache(os.path.realpath)  # the folder of results may be reached by other names than its own
+    followed = cache(_followed)
     found: dict[str, Frame] = {}
-    named = (path for source in sources for path in _expand(os.fspath(source)))
-    given = (path for name in listed for path in (_walk(name) if os.path.isdir(name) else [name]))
+    within = None
+    folders = _Folders(Counter() if passed_over is None else passed_over)
+    named = (path for source in sources for path in _expand(os.fspath(source), folders))
+    given = (path for name in listed for path in (folders.walk(name) if os.path.isdir(name) else [name]))
     for path in chain(named, given):
+        parent, name = os.path.split(path)
+        if followed(parent) != parent:
+            path = os.path.join(followed(parent), name)
         absolute = os.path.abspath(path)
         if excluded is None or not os.path.join(real(os.path.dirname(absolute)), "").startswith(excluded):
             found.setdefault(absolute, Frame(path))
+        else:
+            within = path
+    if not found and within is not None:
+        raise SourceError(
+            f"nothing to scan: {within} and all else lies within {exclude}, where results go: give another --out"
+        )
     if not found:
         among = ", ".join(map(str, sources)) or "an empty list"
-        raise SourceError(f"nothing to scan: no picture and no video in {among}")
+        but = f" ({as_text(folders.passed_over)})" if folders.passed_over else ""
+        raise SourceError(f"nothing to scan: no picture and no video in {among}{but}")
     return list(found.values())
 
 
-def _expand(source: str) -> Iterator[str]:
+def as_text(passed_over: Counter[str]) -> str:
+    """What was passed over, the most first: `passed over, of kinds that are not read: 12 HEIC, 1 CR2`."""
+    counts = ", ".join(f"{count} {suffix.upper()}" for suffix, count in passed_over.most_common())
+    return f"passed over, of kinds that are not read: {counts}"
+
+
+def _expand(source: str, folders: "_Folders") -> Iterator[str]:
     if os.path.isdir(source):
-        yield from _walk(source)
+        yield from folders.walk(source)
     elif os.path.lexists(source):
         yield source
     elif glob.has_magic(source):
@@ -65,29 +102,54 @@ def _expand(source: str) -> Iterator[str]:
         if not matches:
             raise SourceError(f"{source}: matches nothing")
         for match in matches:
-            yield from _walk(match) if os.path.isdir(match) else [match]
+            yield from folders.walk(match) if os.path.isdir(match) else [match]
     else:
         raise SourceError(f"{source}: no such file or folder")
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """Not by os.walk, which passes over folders that cannot be listed, and whose depth has a limit in Python 3.11."""
-    waiting = [folder]
-    while waiting:
-        parent = waiting.pop()
-        try:
-            with os.scandir(parent) as listed:
-                entries = sorted(listed, key=lambda entry: entry.name)
-        except OSError:
-            yield parent  # to get a line that says why
-            continue
-        below = []
-        for entry in entries:
-            if _is_folder(entry):
-                below += [] if entry.is_symlink() else [entry.path]
-            elif Path(entry.name).suffix.lower() in SUFFIXES:
-                yield entry.path
-        waiting += reversed(below)
+class _Folders:
+    """Folders on their way through `find`, each walked once; counts what is passed over in them."""
+
+    def __init__(self, passed_over: Counter[str]) -> None:
+        self.passed_over = passed_over
+        self._walked: set[str] = set()
+
+    def walk(self, folder: str) -> Iterator[str]:
+        """Not by os.walk, which passes over folders that cannot be listed, and whose depth has a limit in Python 3.11.
+
+        A folder that was walked before is none of this walk.
+        """
+        waiting = [_followed(folder)]
+        while waiting:
+            parent = waiting.pop()
+            if (absolute := os.path.abspath(parent)) in self._walked:
+                continue
+            self._walked.add(absolute)
+            try:
+                with os.scandir(parent) as listed:
+                    entries = sorted(listed, key=lambda entry: entry.name)
+            except OSError:
+                yield parent  # to get a line that says why
+                continue
+            below = []
+            drawn = DRAWN if RESULTS.issubset(entry.name for entry in entries) else ()
+            for entry in entries:
+                suffix = Path(entry.name).suffix.lower()
+                if _is_folder(entry):
+                    below += [] if entry.is_symlink() or entry.name in drawn else [entry.path]
+                elif suffix in SUFFIXES:
+                    yield entry.path
+                elif suffix in NOT_READ:
+                    self.passed_over[suffix[1:]] += 1
+            waiting += reversed(below)
+
+
+def _followed(folder: str) -> str:
+    """As it was named, unless its `..` lead up from behind a link: by their text alone they would lead elsewhere."""
+    if os.pardir not in Path(folder).parts:
+        return folder
+    real = os.path.realpath(folder)
+    return folder if real == os.path.realpath(os.path.normpath(folder)) else real
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -1,5 +1,9 @@
 """How a command of magrt ends early: the exit statuses, and the line on stderr that says why."""
 
+import os
+import signal
+import sys
+from types import FrameType
 from typing import NoReturn
 
 import typer
@@ -7,7 +11,7 @@ from rich.console import Console
 
 UNUSABLE, SOME_UNREADABLE, NOT_WRITTEN, SPLICE_FOUND, INTERRUPTED = 2, 3, 4, 10, 130
 
-errors = Console(stderr=True)
+errors = Console(stderr=True, emoji=False)
 
 
 def complain(message: object) -> None:
@@ -19,3 +23,22 @@ def stop(message: object, status: int) -> NoReturn:
     """A line on stderr, and the end of the command with this status."""
     complain(message)
     raise typer.Exit(status)
+
+
+def print_nowhere() -> None:
+    """What is left in the buffer of standard output, and all that follows, goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def interrupt_once() -> None:
+    """Have the first Ctrl-C interrupt this process and later ones change nothing: threads in hand come to their end.
+
+    Where Ctrl-C is ignored, as in the background of a shell, it stays so.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mag_rt.findings import Finding
 from mag_rt.pictures import Picture, map_back, shrink, shrunk
+from mag_rt.sinks.jsonl import seen_from
 from mag_rt.sinks.whole import whole
 
 OVERLAY_SIDE = 2048
@@ -64,7 +65,7 @@ class ImageSink:
         """
         if finding.mask is None or finding.picture is None:
             return None, None
-        name = file_name(finding)
+        name = file_name(finding, self.folder)
         mask = f"masks/{name}.png" if self.masks else None
         overlay = f"overlays/{name}.jpg" if self.overlays else None
         if mask:
@@ -85,19 +86,24 @@ class ImageSink:
             partial.write_bytes(cv2.imencode(path.suffix, pixels, parameters)[1].tobytes())
 
 
-def file_name(finding: Finding) -> str:
-    """A name for the finding's pictures that a person recognises and that no other source has."""
+def file_name(finding: Finding, folder: Path) -> str:
+    """A name for the finding's pictures below a folder that a person recognises and that no other source has.
+
+    It stays the same when photos and results are moved together.
+    """
     source = finding.source or ""
     stem = re.sub(r"[^\w.-]+", "_", Path(source).stem)[:60] or "picture"
     stem = stem.encode()[:NAME_BYTES].decode(errors="ignore")
-    digest = hashlib.sha256(os.fsencode(os.path.abspath(source))).hexdigest()[:10]
+    digest = hashlib.sha256(os.fsencode(seen_from(folder, source))).hexdigest()[:10]
     frame = "" if finding.frame is None else f"-{finding.frame:06d}"
     return f"{stem}-{digest}{frame}"
 
 
 def thumbnail_paths(line: Mapping[str, Any], folder: Path) -> tuple[str, str]:
     """Where the thumbnails, photo and mask, of a line of findings.jsonl below `folder` are, relative to it."""
-    return _thumbnails(file_name(Finding(os.path.join(folder, line["source"]), line["frame"])))
+    if drawn := line["mask"] or line["overlay"]:
+        return _thumbnails(Path(drawn).stem)
+    return _thumbnails(file_name(Finding(os.path.join(folder, line["source"]), line["frame"]), folder))
 
 
 def _thumbnails(name: str) -> tuple[str, str]:

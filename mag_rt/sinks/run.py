@@ -20,7 +20,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 NAME = "run.json"
-MADE_AT_THE_END = table.NAME, report.NAME
+MADE_AT_THE_END = {"csv": table.NAME, "report": report.NAME}
+"""By the option that asks for it."""
 FREE = frozenset({"sources", "fail_on", "csv", "isolate"})
 """Options that may change when a scan goes on: what a picture's line says does not depend on them."""
 
@@ -50,6 +51,8 @@ def alone(folder: Path) -> Iterator[None]:
 def begin(folder: Path, run: dict[str, Any], resume: bool, overwrite: bool) -> None:
     """Make the folder ready for the scan that `run` describes, and say in its run.json that it has not finished.
 
+    Where the scan goes on, report and table of before stay until its end if it will replace them then.
+
     Raises ResultsError when the folder holds results and neither `resume` nor `overwrite` says what to do with them, or
     when they are of another model, backend or options than `run`; OSError when nothing can be written there.
     """
@@ -57,9 +60,10 @@ def begin(folder: Path, run: dict[str, Any], resume: bool, overwrite: bool) -> N
         if not resume:
             raise ResultsError(f"{folder} holds results: --resume goes on with them, --overwrite starts afresh")
         _refuse_another(folder, run)
+        stale = [name for option, name in MADE_AT_THE_END.items() if not run["options"][option]]
     else:
-        (folder / jsonl.NAME).unlink(missing_ok=True)
-    for name in MADE_AT_THE_END:
+        stale = [jsonl.NAME, *MADE_AT_THE_END.values()]
+    for name in stale:
         (folder / name).unlink(missing_ok=True)
     write(folder, run)
 

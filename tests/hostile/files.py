@@ -472,7 +472,7 @@ KINDS = grid(
         ("ycck.jpg", ycck, RIGHT),
         ("adobe-unknown-transform.jpg", lambda: with_segment(without_jfif(jpeg()), 0xEE, adobe(9)), RIGHT),
         ("adobe-ycc.jpg", lambda: with_segment(without_jfif(jpeg()), 0xEE, adobe(1)), RIGHT),
-        ("adobe-cut.jpg", lambda: with_segment(jpeg(), 0xEE, b"Adobe"), "not-a-picture"),
+        ("adobe-cut.jpg", lambda: with_segment(jpeg(), 0xEE, b"Adobe"), RIGHT),
         ("bits.png", lambda: encode("PNG", "1"), Shown(WIDTH, HEIGHT, "...W")),
         ("palette-transparent.png", lambda: encode("PNG", "P", transparency=0), RIGHT),
         ("palette-missing.png", lambda: png(colour=3, packed=zlib.compress(bytes(33 * 49))), "not-a-picture"),

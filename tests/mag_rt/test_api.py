@@ -163,6 +163,19 @@ def test_a_scanner_that_was_closed_says_so(use, red_model: Path, inbox: Path) ->
         use(scanner, inbox)
 
 
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_scanner_that_is_closed_in_the_middle_of_a_scan_says_so(isolate: bool, red_model: Path, inbox: Path) -> None:
+    before = set(threading.enumerate())
+    for taken in (0, 1, 5):
+        with Scanner(red_model, isolate=isolate, backend="onnxruntime") as scanner:
+            findings = scanner.scan([inbox])
+            for _ in range(taken):
+                assert next(findings).error is None
+        with pytest.raises(MagrtError, match="the scanner is closed"):
+            next(findings)
+        assert set(threading.enumerate()) == before
+
+
 def through_close(findings: Any) -> None:
     findings.close()
 

@@ -1,6 +1,7 @@
 """magrt bench measures what works here and says why the rest does not."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -54,5 +55,12 @@ def test_the_table_is_for_people(red_model: Path) -> None:
 def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
     done = bench(tmp_path / "nowhere")
     assert done.returncode == 2 and "no such file or folder" in done.stderr and "Traceback" not in done.stderr
+    (tmp_path / "dangling.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name, why in (("dangling.jpg", "No such file or directory"), ("pipe.jpg", "not a regular file")):
+        done = bench(tmp_path / name)
+        assert (done.returncode, done.stderr) == (2, f"magrt: {tmp_path / name}: {why}\n")
+    done = bench("--count", 99_999_999_999)
+    assert done.returncode == 2 and "--count" in done.stderr and "Traceback" not in done.stderr
     done = bench("--model", tmp_path / "nowhere")
     assert done.returncode == 2 and "nothing can be measured" in done.stderr and "Traceback" not in done.stderr

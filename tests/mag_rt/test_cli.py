@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -60,6 +61,15 @@ def test_the_most_suspicious_picture_is_named_first(inbox: Path, red_model: Path
     rows = [line for line in printed if ".png" in line]
     assert "spliced" in rows[0] and "spliced" in rows[1] and "authentic" in rows[2]
     assert "\x1b" not in "".join(printed)  # no colours off a terminal
+
+
+def test_what_is_passed_over_is_said(inbox: Path, red_model: Path, tmp_path: Path) -> None:
+    for name in ("1.heic", "deep/2.HEIC", "3.cr2"):
+        (inbox / name).touch()
+    done = magrt("scan", inbox, "--out", tmp_path / "out", "--model", red_model)
+    assert done.returncode == 0
+    assert "passed over, of kinds that are not read: 2 HEIC, 1 CR2" in done.stdout.splitlines()
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["passed_over"] == {"heic": 2, "cr2": 1}
 
 
 def test_bad_files_get_an_error_line_and_cost_nothing_else(red_model: Path, tmp_path: Path) -> None:
@@ -140,6 +150,15 @@ def test_the_exit_status_counts_though_nobody_reads_the_summary(inbox: Path, red
     assert (done.returncode, done.stderr) == (10, "")
 
 
+def test_the_exit_status_counts_though_a_name_cannot_be_printed(red_model: Path, tmp_path: Path) -> None:
+    photo = save(tmp_path / "写真.png", grey_with_red_box(60, 80, (10, 10, 40, 40)))
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    arguments = ("scan", photo, "--out", tmp_path / "out", "--model", red_model, "--fail-on", "spliced")
+    done = magrt(*arguments, env=environment)
+    assert (done.returncode, done.stderr) == (10, "")
+    assert r"\u5199\u771f.png" in done.stdout
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_a_summary_that_cannot_be_printed_is_one_line(inbox: Path, red_model: Path, tmp_path: Path) -> None:
     words = command("scan", inbox, "--out", tmp_path / "out", "--model", red_model)
@@ -148,6 +167,17 @@ def test_a_summary_that_cannot_be_printed_is_one_line(inbox: Path, red_model: Pa
     assert done.returncode == 4
     assert done.stderr.startswith("magrt: cannot print the summary: No space left") and done.stderr.count("\n") == 1
     assert json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("arguments", [["info"], ["info", "--json"], ["doctor", "--json"], ["--version"]], ids=" ".join)
+def test_whatever_cannot_be_printed_is_one_line(arguments: list[str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command(*arguments), stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, env=environment
+        )
+    assert (done.returncode, done.stderr) == (4, "magrt: standard output: No space left on device\n")
 
 
 def test_fail_on_wins_over_unreadable(inbox: Path, red_model: Path, tmp_path: Path) -> None:
@@ -193,10 +223,12 @@ def long_inbox(tmp_path: Path) -> Path:
     return picture.parent
 
 
-def test_ctrl_c_exits_130_and_keeps_what_was_done(red_model: Path, tmp_path: Path) -> None:
-    inbox, out = long_inbox(tmp_path), tmp_path / "out"
+@pytest.fixture
+def long_scan(red_model: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A scan of 3,000 pictures into `out` that has begun."""
+    out = tmp_path / "out"
     process = subprocess.Popen(
-        command("scan", inbox, "--out", out, "--model", red_model),
+        command("scan", long_inbox(tmp_path), "--out", out, "--model", red_model),
         stderr=subprocess.PIPE,
         text=True,
         # A shell that runs the tests in the background has them, and whom they start, ignore it.
@@ -205,11 +237,27 @@ def test_ctrl_c_exits_130_and_keeps_what_was_done(red_model: Path, tmp_path: Pat
     deadline = time.monotonic() + 60
     while not ((out / "findings.jsonl").exists() and lines(out)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_ctrl_c_exits_130_and_keeps_what_was_done(long_scan: subprocess.Popen[str], tmp_path: Path) -> None:
+    long_scan.send_signal(signal.SIGINT)
+    _, said = long_scan.communicate(timeout=60)
+    assert long_scan.returncode == 130
     assert "interrupted after" in said and "Traceback" not in said
-    assert 0 < len(lines(out)) < 3000
+    assert 0 < len(lines(tmp_path / "out")) < 3000
+
+
+@pytest.mark.parametrize("milliseconds", [1, 5, 20, 50, 100])
+def test_ctrl_c_once_more_changes_nothing(milliseconds: int, long_scan: subprocess.Popen[str]) -> None:
+    for _ in range(3):
+        long_scan.send_signal(signal.SIGINT)
+        time.sleep(milliseconds / 1000)
+    _, said = long_scan.communicate(timeout=60)
+    assert long_scan.returncode == 130
+    assert said.startswith("magrt: interrupted after") and said.count("\n") == 1
 
 
 def test_version() -> None:
@@ -234,6 +282,13 @@ def test_names_come_from_standard_input_and_one_that_is_gone_is_an_error_line(
     assert magrt(*arguments, tmp_path / "b", input=f"{newline}\0{names[0]}\0").returncode == 0
     assert Path(lines(tmp_path / "b")[0]["source"]).name == newline.name
     assert "nothing to scan" in magrt(*arguments, tmp_path / "c", input="").stderr
+
+
+def test_standard_input_that_is_closed_has_no_names(red_model: Path, tmp_path: Path) -> None:
+    arguments = ("scan", "-", "--model", red_model, "--out", tmp_path / "out")
+    done = magrt(*arguments, preexec_fn=lambda: os.close(0))
+    assert done.returncode == 2
+    assert done.stderr == "magrt: nothing to scan: no picture and no video in an empty list\n"
 
 
 def test_threshold_moves_the_verdict_and_fail_on_follows(inbox: Path, red_model: Path, tmp_path: Path) -> None:
@@ -280,6 +335,16 @@ def test_lines_come_through_a_pipe_at_once_and_the_scan_ends_with_who_reads_them
     process.stderr.close()
     assert said.startswith("magrt: nobody reads the lines any more") and said.count("\n") == 1
     assert 0 < len(lines(out)) < 3000
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_lines_that_cannot_be_printed_end_the_scan_with_one_line(inbox: Path, red_model: Path, tmp_path: Path) -> None:
+    words = command("scan", inbox, "--out", tmp_path / "out", "--model", red_model, "--json")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, env=environment)
+    assert done.returncode == 4
+    assert done.stderr.startswith("magrt: cannot print the lines: No space left") and done.stderr.count("\n") == 1
 
 
 def test_csv_is_a_table_that_a_spreadsheet_opens_and_does_not_execute(red_model: Path, tmp_path: Path) -> None:

@@ -138,9 +138,9 @@ def test_thumbnails_are_small_never_enlarged_and_lie_on_each_other(tmp_path: Pat
     picture, mask = black(*size), np.zeros(size, np.uint8)
     picture[:, size[1] // 2 :] = 255
     mask[:, size[1] // 2 :] = 255
-    finding = found(picture, mask)
-    ImageSink(tmp_path).write(finding)
-    paths = thumbnail_paths({"source": os.path.relpath("a.jpg", tmp_path), "frame": None}, tmp_path)
+    mask_path, overlay = ImageSink(tmp_path).write(found(picture, mask))
+    line = {"source": os.path.relpath("a.jpg", tmp_path), "frame": None, "mask": mask_path, "overlay": overlay}
+    paths = thumbnail_paths(line, tmp_path)
     photo, small = (cv2.imread(str(tmp_path / path), cv2.IMREAD_UNCHANGED) for path in paths)
     assert photo is not None and small is not None
     assert small.dtype == np.uint8 and small.shape == photo.shape[:2]
@@ -148,18 +148,23 @@ def test_thumbnails_are_small_never_enlarged_and_lie_on_each_other(tmp_path: Pat
     assert np.abs(photo[..., 0].astype(int) - small).mean() < 4
 
 
+@pytest.mark.parametrize("drawn", [{"masks": False, "overlays": False}, {"masks": False}, {"overlays": False}])
 @pytest.mark.parametrize("frame", [None, 7])
 @pytest.mark.parametrize("source", ["x.jpg", "a/../b/x y\n.jpg", "caf\udce9.jpg", '"><img src=x>.jpg'])
 def test_thumbnails_are_found_again_from_a_line_of_findings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, frame: int | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, frame: int | None, drawn: dict[str, bool]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "before").mkdir()
+    monkeypatch.chdir(tmp_path / "before")
     out, picture = Path("results/now"), black(9, 9)
     finding = replace(found(picture, picture[..., 0]), source=source, frame=frame)
-    ImageSink(out).write(finding)
-    line = json.loads(json.dumps({"source": os.path.relpath(source, out), "frame": frame}))
-    for folder in (out, tmp_path / out):
+    mask, overlay = ImageSink(out, **drawn).write(finding)
+    written = {"source": os.path.relpath(source, out), "frame": frame, "mask": mask, "overlay": overlay}
+    line = json.loads(json.dumps(written))
+    for folder in (out, tmp_path / "before" / out):
         assert all((folder / path).is_file() for path in thumbnail_paths(line, folder))
+    (tmp_path / "before").rename(tmp_path / "moved")  # photos and results together
+    assert all((tmp_path / "moved" / out / path).is_file() for path in thumbnail_paths(line, tmp_path / "moved" / out))
 
 
 def test_several_threads_may_write_at_once(tmp_path: Path) -> None:
@@ -172,6 +177,6 @@ def test_several_threads_may_write_at_once(tmp_path: Path) -> None:
 
 
 def test_names_are_recognisable_and_differ_by_path_and_frame() -> None:
-    names = {file_name(Finding(source, frame)) for source in ("a/x.jpg", "b/x.jpg") for frame in (None, 0, 1)}
+    names = {file_name(Finding(source, frame), Path()) for source in ("a/x.jpg", "b/x.jpg") for frame in (None, 0, 1)}
     assert len(names) == 6 and all(name.startswith("x-") for name in names)
-    assert "/" not in file_name(Finding("../../etc/pass wd?.jpg"))
+    assert "/" not in file_name(Finding("../../etc/pass wd?.jpg"), Path())

@@ -129,6 +129,39 @@ def test_a_turned_jpeg_decoded_smaller_keeps_the_size_that_a_viewer_shows() -> N
     assert decoded.size == (903, 601) and decoded.picture.shape[:2] == (113, 76)
 
 
+def test_a_turned_jpeg_that_is_nearly_square_decoded_smaller() -> None:
+    for width, height in ((25, 26), (26, 25)):  # both sides are 13 at a half
+        data = encoded(cv2.resize(SCENE, (width, height)), ".jpg")
+        for orientation, size in (
+            (1, (height, width)),
+            (3, (height, width)),
+            (6, (width, height)),
+            (8, (width, height)),
+        ):
+            decoded = decode(data[:2] + exif_with_orientation(orientation) + data[2:], 12)
+            assert decoded.size == size and decoded.picture.shape[:2] == (13, 13)
+
+
+@pytest.mark.parametrize("warnings", ["default", "error"])
+def test_a_phones_photo_of_200_megapixels(warnings: str) -> None:
+    code = """
+import sys
+from mag_rt.pictures import decode
+decoded = decode(sys.stdin.buffer.read(), 1024)
+print(decoded.size, decoded.picture.shape)
+"""
+    data = encoded(np.zeros((12240, 16320), np.uint8), ".jpg")
+    said = subprocess.check_output([sys.executable, "-W", warnings, "-c", code], input=data)
+    assert said.decode().strip() == "(12240, 16320) (1530, 2040, 3)"
+    with pytest.raises(PictureError, match="claims 200 megapixels; 150"):
+        decode(data)
+
+
+def test_a_jpeg_with_junk_between_its_segments() -> None:
+    data = encoded(SCENE, ".jpg")
+    assert decode(data[:20] + b"junk\xff\0" + data[20:], 8).size == SCENE.shape[:2]
+
+
 def test_other_formats_are_decoded_whole() -> None:
     assert decode(encoded(SCENE, ".png"), 8).picture.shape == SCENE.shape
 

@@ -463,7 +463,12 @@ def test_it_is_usable_with_5000_pictures(show: Opener, tmp_path: Path) -> None:
     with (out / "findings.jsonl").open("w") as lines:
         for at in range(count):
             verdict = ("spliced", "inconclusive", "authentic")[at % 3]
-            line |= {"source": f"../inbox/{at:05}.jpg", "score": at / count, "verdict": verdict}
+            line |= {
+                "source": f"../inbox/{at:05}.jpg",
+                "mask": f"masks/{at:05}.png",
+                "score": at / count,
+                "verdict": verdict,
+            }
             lines.write(json.dumps(line) + "\n")
             for path, of in zip(thumbnail_paths(line, out), ("photo.jpg", "mask.jpg"), strict=True):
                 os.link(tmp_path / of, out / path)

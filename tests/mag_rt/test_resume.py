@@ -128,6 +128,21 @@ def test_what_is_new_is_added(inbox: Path, red_model: Path, tmp_path: Path) -> N
     assert after.startswith(before) and after[len(before) :].count(b"\n") == 1 and b"000-new" in after[len(before) :]
 
 
+def test_the_report_of_before_stays_until_there_is_another(inbox: Path, red_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["scan", inbox, "--out", out, "--model", red_model, "--resume", "--csv"]
+    magrt(*arguments)
+    before = {name: (out / name).read_bytes() for name in ("report.html", "findings.csv")}
+    for index in range(100):
+        save(inbox / f"new-{index}.png", grey_with_red_box(300, 300))
+    killed_after(61 + 2, arguments, out)
+    assert {name: (out / name).read_bytes() for name in before} == before
+    magrt(*arguments)
+    assert all((out / name).read_bytes() != each for name, each in before.items())
+    magrt(*arguments[:-1])
+    assert not (out / "findings.csv").exists()  # nobody asked for one of now
+
+
 def test_results_are_not_overwritten_by_mistake(inbox: Path, red_model: Path, tmp_path: Path) -> None:
     arguments = ["scan", inbox, "--out", tmp_path / "out", "--model", red_model]
     assert magrt(*arguments).returncode == 3

@@ -114,6 +114,12 @@ def test_files_come_in_source_order_with_their_hash_and_errors_in_their_place(sc
         assert finding.sha256 == hashlib.sha256((folder / f"{index:02d}.png").read_bytes()).hexdigest()
 
 
+def test_one_source_needs_no_list(scanner: Scanner, tmp_path: Path) -> None:
+    path = save(tmp_path / "in" / "a.png", grey_with_red_box(40, 40))
+    for source in (str(path), path, path.parent):
+        assert [finding.source for finding in scanner.scan(source)] == [str(path)]
+
+
 def test_a_file_that_vanishes_costs_one_finding(scanner: Scanner, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     for name in ("a.png", "b.png"):

@@ -52,6 +52,7 @@ def scanned(
     (inbox / "cut-off.jpg").write_bytes(whole[: len(whole) // 2])
     (inbox / "empty.png").touch()
     (inbox / "text.jpg").write_text("hello")
+    (inbox / "phone.heic").touch()
     (inbox / "dangling.png").symlink_to("nowhere.png")
     film(inbox / "film.avi")
     (inbox / "no-film.mp4").write_text("hello")
@@ -170,6 +171,9 @@ def test_an_error_line_with_results_or_no_reason_is_refused(change, scanned) -> 
         put("options", "colour", value="red"),
         put("options", "save", value="everything"),
         put("options", "threshold", value=2),
+        put("passed_over", "heic", value=0),
+        put("passed_over", ".heic", value=1),
+        lambda run: run.pop("passed_over"),
         put("counts", "spliced", value=-1),
         put("counts", "spliced", value=None),
         put("counts", value=None),

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,20 @@ def test_results_are_no_sources(inbox: Path) -> None:
     assert "e.png" not in names(find([inbox], exclude=inbox / "out"))
 
 
+def test_results_of_a_scan_before_are_no_sources(inbox: Path) -> None:
+    for name in ("findings.jsonl", "run.json", "overlays/e.jpg", "thumbnails/e.jpg", "mine.jpg"):
+        (inbox / "out" / name).parent.mkdir(exist_ok=True)
+        (inbox / "out" / name).touch()
+    for folder in (inbox, inbox / "out", str(inbox / "*")):
+        assert names(find([folder], exclude=inbox / "second"))[-1] == "mine.jpg"
+    assert names(find([inbox / "out" / "masks"])) == ["e.png"]  # who names them wants them
+
+
+def test_photos_in_the_folder_where_results_are_to_go(inbox: Path) -> None:
+    with pytest.raises(SourceError, match=r"lies within .*, where results go: give another --out"):
+        find([inbox], exclude=inbox)
+
+
 def test_results_are_no_sources_by_another_name_of_their_folder(
     inbox: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -57,6 +72,16 @@ def test_globs(inbox: Path) -> None:
 def test_a_name_that_looks_like_a_glob_is_a_name(inbox: Path) -> None:
     (inbox / "[1].jpg").touch()
     assert names(find([inbox / "[1].jpg"])) == ["[1].jpg"]
+
+
+def test_a_way_up_from_behind_a_link(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(inbox / "out")
+    Path("link").symlink_to("../deep/deeper")
+    for source, within in ((["link/../c.tiff"], []), (["link/../c*"], []), ([], ["link/../c.tiff"])):
+        (frame,) = find(source, listed=within)
+        assert os.path.abspath(str(frame.source)) == str(inbox / "deep" / "c.tiff")
+    assert names(find([".", "link/.."])) == ["e.png", "c.tiff", "d.webp"]
+    assert find(["../b.jpg"])[0].source == "../b.jpg"  # no link: as it was named
 
 
 def test_a_loop_of_links_ends(inbox: Path) -> None:
@@ -96,6 +121,24 @@ def test_folders_and_links_that_lead_round(inbox: Path) -> None:
     (inbox / "round.jpg").symlink_to("round.jpg")
     (inbox / "deep.jpg").symlink_to(inbox / "deep")
     assert names(find([inbox])) == ["a.PNG", "b.jpg", "round.jpg", "c.tiff", "d.webp", "e.png"]
+
+
+def test_every_name_of_a_kind_that_is_read_is_taken(tmp_path: Path) -> None:
+    for suffix in ("jpg", "JFIF", "gif", "avif", "jp2", "mov"):
+        (tmp_path / f"a.{suffix}").touch()
+    assert len(find([tmp_path])) == 6
+
+
+def test_pictures_of_kinds_that_are_not_read_are_counted_once(inbox: Path) -> None:
+    for name in ("1.HEIC", "deep/2.heic", "deep/3.heic", "deep/4.CR2", "deep/film.3gp"):
+        (inbox / name).touch()
+    passed_over = Counter[str]()
+    find([inbox / "deep", inbox, str(inbox / "*")], passed_over=passed_over)
+    assert passed_over == {"heic": 3, "cr2": 1, "3gp": 1}
+    (inbox / "iphone").mkdir()
+    (inbox / "iphone" / "5.heic").touch()
+    with pytest.raises(SourceError, match=r"iphone \(passed over, of kinds that are not read: 1 HEIC\)"):
+        find([inbox / "iphone"])
 
 
 def test_nothing_there(tmp_path: Path) -> None:
