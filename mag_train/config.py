@@ -56,6 +56,9 @@ class LossConfig(_Section):
     """L_adv^GA in eq. 5."""
     realism: float = Field(default=0.25, ge=0)
     """L_adv^DR in eq. 5."""
+    fidelity: float = Field(default=0.0, ge=0)
+    """An L1 between B^ and A, added to eq. 5: it costs to paint over more than the splice. Not in the paper, but in the
+    authors' code."""
     annotation_realism: float = Field(default=1.0, ge=0)
     """L_adv^DA in eq. 8."""
     class_weight: float = Field(default=1.0, ge=0)

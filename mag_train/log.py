@@ -28,7 +28,7 @@ class Log:
     METRICS = (
         "iteration", "rate", "pictures_per_second", "waiting_for_data",
         "annotator/spliced", "annotator/retouched", "annotator/authentic", "annotator/realism", "annotator/norm",
-        "retoucher/semantic", "retoucher/hiding", "retoucher/realism", "retoucher/norm",
+        "retoucher/semantic", "retoucher/hiding", "retoucher/realism", "retoucher/fidelity", "retoucher/norm",
         "d_a", "d_a/norm", "d_r", "d_r/norm",
     )  # fmt: skip
     VALIDATION = ("epoch", "iteration", "AP", "seconds")

@@ -29,9 +29,15 @@ def realism_loss(logits: Tensor) -> Tensor:
     return functional.softplus(-logits).mean()
 
 
-def retoucher_loss(semantic: Tensor, hiding: Tensor, realism: Tensor, config: LossConfig) -> Tensor:
-    """Eq. 5, L_R = 10 L_sem + 10 L_adv^GA + 0.25 L_adv^DR."""
-    return config.semantic * semantic + config.hiding * hiding + config.realism * realism
+def fidelity_loss(retouched: Tensor, spliced: Tensor) -> Tensor:
+    """|| B^ - A ||_1, what retouching has changed. Both N x 3 x H x W in [-1, 1]. Not in the paper."""
+    return (retouched - spliced).abs().mean()
+
+
+def retoucher_loss(semantic: Tensor, hiding: Tensor, realism: Tensor, fidelity: Tensor, config: LossConfig) -> Tensor:
+    """Eq. 5, L_R = 10 L_sem + 10 L_adv^GA + 0.25 L_adv^DR, and with `config.fidelity` that of B^ to A."""
+    paper = config.semantic * semantic + config.hiding * hiding + config.realism * realism
+    return paper + config.fidelity * fidelity
 
 
 def balanced_loss(truth: Tensor, annotation: Tensor, counted: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from mag_train.losses import (
     annotation_loss,
     annotator_loss,
     discriminator_loss,
+    fidelity_loss,
     hiding_loss,
     realism_loss,
     retoucher_loss,
@@ -115,8 +116,13 @@ def adversarial_iteration(game: Game, a: Pictures, b: Pictures) -> Terms:
         terms["retoucher/semantic"] = semantic_loss(a.classes, annotation[:, 2:], a.counted[:, 2:])  # eq. 2
         terms["retoucher/hiding"] = hiding_loss(annotation[:, :1])  # eq. 3
         terms["retoucher/realism"] = realism_loss(d_r(retouched.image))  # eq. 4
+        terms["retoucher/fidelity"] = fidelity_loss(retouched.image, a.image)
         loss = retoucher_loss(
-            terms["retoucher/semantic"], terms["retoucher/hiding"], terms["retoucher/realism"], weights
+            terms["retoucher/semantic"],
+            terms["retoucher/hiding"],
+            terms["retoucher/realism"],
+            terms["retoucher/fidelity"],
+            weights,
         )
         terms |= _descend(game, "retoucher", loss)
     return _detached(terms)

@@ -12,6 +12,7 @@ from mag_train.losses import (
     annotator_loss,
     balanced_loss,
     discriminator_loss,
+    fidelity_loss,
     hiding_loss,
     realism_loss,
     retoucher_loss,
@@ -133,9 +134,16 @@ def test_eqs_4_and_7_do_not_saturate() -> None:
     assert logits.grad is not None and logits.grad[1].item() == pytest.approx(-0.5)
 
 
+def test_fidelity_is_what_retouching_has_changed() -> None:
+    white = torch.ones(1, 3, 2, 2)
+    assert fidelity_loss(white, white).item() == 0
+    assert fidelity_loss(-white, torch.cat([white[..., :1], -white[..., :1]], dim=3)).item() == 1
+
+
 def test_eq5_weighs_10_10_and_a_quarter() -> None:
     one, two, four = torch.tensor(1.0), torch.tensor(2.0), torch.tensor(4.0)
-    assert retoucher_loss(one, two, four, PAPER).item() == 10 + 20 + 1
+    assert retoucher_loss(one, two, four, one, PAPER).item() == 10 + 20 + 1
+    assert retoucher_loss(one, two, four, two, PAPER.model_copy(update={"fidelity": 5.0})).item() == 10 + 20 + 1 + 10
 
 
 def test_eq8_adds_its_four_terms() -> None:
