@@ -216,13 +216,13 @@
     sharpen(detail);
   }
 
-  /* The original itself, where it still lies in its place and is of a kind that browsers show. */
+  /* The original itself, where it still lies in its place and is of a kind that browsers show as it was scanned. */
   let waiting;
   function sharpen(detail) {
     clearTimeout(waiting);
     sharp.hidden = true;
     sharp.removeAttribute("src");
-    if (current.closest(".video")) return;
+    if (!detail.sharpens) return;
     waiting = setTimeout(async () => {
       const shown = current;
       const original = new Image();

@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 VERDICTS = ("spliced", "inconclusive", "authentic")
 OUTLINE_WIDTH = 1000
 """Units of width in which outlines are drawn over a picture of any size."""
+_JPEG, _PNG, _ANIMATED = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"acTL"
 
 
 @dataclass(frozen=True)
@@ -147,11 +148,27 @@ def _detail(card: Card, line: dict[str, Any], folder: Path) -> dict[str, Any]:
         "path": printable(line["source"]),
         "sha256": line["sha256"],
         "original": link(line["source"]),
+        "sharpens": card.finding.frame is None and _looks_alike(folder / line["source"]),
         "full_mask": line["mask"] and link(line["mask"]),
         "overlay": line["overlay"] and link(line["overlay"]),
         "regions": [_region(region, width, height) for region in line["regions"]],
         "objects": [seen["class"] for seen in line["objects"]],
     }
+
+
+def _looks_alike(original: Path) -> bool:
+    """Whether a browser shows a file as it was scanned: a JPEG or a PNG that stands still.
+
+    Of other kinds browsers turn some that were not turned for the scan and the other way round, and play animations.
+    """
+    try:
+        if not original.is_file():  # a pipe would wait forever
+            return False
+        with original.open("rb") as file:
+            head = file.read(1 << 13)
+    except OSError:
+        return False
+    return head.startswith(_JPEG) or (head.startswith(_PNG) and _ANIMATED not in head)
 
 
 def _region(region: dict[str, Any], width: int, height: int) -> dict[str, Any]:

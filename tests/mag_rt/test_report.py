@@ -1,5 +1,6 @@
 """What report.html promises to a picture editor, in a real browser: Debian's chromium, driven by Playwright."""
 
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from urllib.parse import unquote
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from mag_rt.findings import Failure, Finding, Region, SeenObject
 from mag_rt.sinks.images import ImageSink, thumbnail_paths
@@ -21,6 +24,7 @@ from mag_rt.wording import clock
 from tests.conftest import save
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NOISE = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
 HOSTILE = '"><img src=x onerror=alert(1)>.jpg'
 RUN = {
     "schema": 1,
@@ -530,6 +534,43 @@ def test_what_is_missing_is_left_out(show: Opener, tmp_path: Path) -> None:
     assert page.locator("#links a").all_inner_texts() == ["Original"]
     assert page.locator("#outlines polygon.line").count() == 1
     page.locator("#sharp:visible").wait_for()
+
+
+def turned(kind: str, picture: NDArray[np.uint8]) -> bytes:
+    """A file that says that it is to be shown upside down."""
+    image, exif, file = Image.fromarray(picture), Image.Exif(), io.BytesIO()
+    exif[0x0112] = 3
+    image.save(file, kind, exif=exif.tobytes())
+    return file.getvalue()
+
+
+def animated(kind: str, picture: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, kind, save_all=True, append_images=[Image.fromarray(255 - picture)])
+    return file.getvalue()
+
+
+def test_the_original_is_shown_only_where_browsers_show_what_was_scanned(show: Opener, tmp_path: Path) -> None:
+    """They do not turn a WebP as its EXIF says, which the outlines would not fit, and they play animations."""
+    names = {"a.jpg": turned("JPEG", NOISE), "b.png": cv2.imencode(".png", NOISE)[1].tobytes()}
+    others = {"c.webp": turned("WEBP", NOISE), "d.png": animated("PNG", NOISE), "e.gif": animated("GIF", NOISE)}
+    findings = [finding(tmp_path / name, 0.9 - at / 10) for at, name in enumerate(names | others)]
+    folder = results(tmp_path / "out", [*findings, finding(tmp_path / "gone.jpg", 0.1)])
+    for name, content in (names | others).items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "gone.jpg").unlink()
+    write_report(folder)
+    page = show(folder)
+    page.locator(".card button").first.click()
+    for name in names:
+        assert in_detail(page) == name
+        page.locator("#sharp:visible").wait_for()
+        page.locator("#next").click()
+    for name in (*others, "gone.jpg"):
+        assert in_detail(page) == name
+        page.wait_for_timeout(600)
+        assert page.locator("#sharp:visible").count() == 0
+        page.keyboard.press("ArrowRight")
 
 
 def test_a_report_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
