@@ -64,7 +64,7 @@ def shots(path: str, sampling: Sampling, alive: Callable[[], object] = lambda: N
 
     `alive` is called before each frame, those that are passed over included.
 
-    Raises PictureError: not-a-video, too-large, or truncated, behind the last frame that could be read. OSError.
+    Raises PictureError: empty, not-a-video, too-large, or truncated, behind the last frame that could be read. OSError.
     """
     index, time_s, last_s = 0, 0.0, None
     with _opened(path) as video, _no_cv2_error():
@@ -102,7 +102,7 @@ def expected(path: str, sampling: Sampling) -> int:
         with _opened(path) as video:
             count = video.get(cv2.CAP_PROP_FRAME_COUNT) if video else 0
             rate = video.get(cv2.CAP_PROP_FPS) if video else 0
-    except OSError:
+    except (OSError, PictureError):
         return 1
     if not (1 <= count < math.inf and 0 < rate < math.inf):
         return 1
@@ -111,7 +111,7 @@ def expected(path: str, sampling: Sampling) -> int:
 
 @contextmanager
 def _opened(path: str) -> Iterator[cv2.VideoCapture | None]:
-    """The video in a file; None where it does not begin as one."""
+    """The video in a file; None where it does not begin as one. Raises PictureError: empty. OSError."""
     with Path(path).open("rb") as file:
         head = file.read(16)
         if not any(head.startswith(beginning, at) for at, beginning in _BEGINNINGS):
@@ -145,6 +145,8 @@ class Segment:
 
     source: str
     from_s: float
+        if not head:
+            raise PictureError("empty", "the file is empty")
     to_s: float
     peak_s: float
     peak_score: float

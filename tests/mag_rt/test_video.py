@@ -128,3 +128,10 @@ def test_the_command_line_scans_a_video_among_pictures(tmp_path: Path, red_model
 def test_every_and_fps_together_are_refused(tmp_path: Path) -> None:
     done = magrt("scan", tmp_path, "--out", tmp_path / "out", "--fps", 2, "--every", 3)
     assert done.returncode == 2 and "--every and --fps" in done.stderr
+def test_a_video_without_a_byte_is_empty(tmp_path: Path, red_model: Path) -> None:
+    (tmp_path / "film.mp4").touch()
+    with Scanner(red_model) as scanner:
+        (last,) = scanner.scan([tmp_path / "film.mp4"])
+    assert last.error is not None and last.error.type == "empty"
+
+
