@@ -31,13 +31,23 @@ def is_video(source: str) -> bool:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which frames are looked at: each `every`-th, or as many of each second as `fps` says."""
+    """Which frames are looked at: each `every`-th, or as many of each second as `fps` says.
+
+    Raises ValueError for an `every` below 1 and, without one, for an `fps` that is not positive and finite.
+    """
 
     every: int | None = None
     fps: float | None = 1.0
 
     def takes(self, index: int, time_s: float, last_s: float | None) -> bool:
         """Whether a frame is looked at; the last one before it that was looked at had the time `last_s`."""
+    def __post_init__(self) -> None:
+        if self.every is not None:
+            if not self.every >= 1:
+                raise ValueError(f"every must be 1 or more, not {self.every}")
+        elif self.fps is None or not 0 < self.fps < math.inf:
+            raise ValueError(f"fps must be positive and finite, not {self.fps}")
+
         if self.every:
             return index % self.every == 0
         assert self.fps is not None

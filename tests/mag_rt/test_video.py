@@ -1,6 +1,7 @@
 """Videos: the right frames at the right times, damaged ones as far as they go."""
 
 import json
+import math
 from pathlib import Path
 
 import cv2
@@ -75,6 +76,19 @@ def test_times_are_right_where_the_rate_varies(tmp_path: Path) -> None:
     assert times == pytest.approx([index / RATE + 3.0 * (index >= 20) for index in range(COUNT)])
     by_time = [shot.index for shot in shots(str(path), Sampling(fps=1))]
     assert by_time == [0, 10, 20, 30]  # and nothing is made up for the pause
+
+
+@pytest.mark.parametrize("wrong", [{"every": 0}, {"every": -1}, *({"fps": fps} for fps in (0, -2, math.nan, math.inf)),
+                                   {"fps": None}])  # fmt: skip
+def test_a_sampling_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+        Sampling(**wrong)
+
+
+@pytest.mark.parametrize("fps", ["inf", "nan", "0", "-2"])
+def test_a_rate_that_cannot_be_is_a_usage_error(tmp_path: Path, fps: str) -> None:
+    done = magrt("scan", tmp_path, "--out", tmp_path / "out", "--fps", fps)
+    assert done.returncode == 2 and "--fps" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_cut_off_video_gives_what_can_be_read_and_an_error(tmp_path: Path, red_model: Path) -> None:
