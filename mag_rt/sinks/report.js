@@ -26,14 +26,20 @@
   /* Heat: each level of the mask has a colour, and an opacity that depends on where the slider is. */
   const { heat, strongest, outline_width: OUTLINE_WIDTH } = JSON.parse(find("#constants").textContent);
 
+  /* The mask's pixels; null where there is no mask, or where the browser gives a page made-up pixels so that nobody can
+     be recognised by them. The black row below the mask tells. */
   async function levelsOf(detail) {
+    if (!detail.mask) return null;
     const image = new Image();
     image.src = jpeg(detail.mask);
     await image.decode();
-    const canvas = make("canvas", { width: image.naturalWidth, height: image.naturalHeight });
-    const context = canvas.getContext("2d", { willReadFrequently: true });
+    const [width, height] = [image.naturalWidth, image.naturalHeight];
+    const context = make("canvas", { width, height: height + 1 }).getContext("2d", { willReadFrequently: true });
+    context.fillRect(0, 0, width, height + 1);
     context.drawImage(image, 0, 0);
-    return context.getImageData(0, 0, canvas.width, canvas.height);
+    const black = context.getImageData(0, height, width, 1).data;
+    const honest = black.every((value, at) => Math.abs(value - (at % 4 === 3 ? 255 : 0)) < 16);
+    return honest ? context.getImageData(0, 0, width, height) : null;
   }
 
   /* fade: 0 the photo alone, 0.5 as in overlays/, 1 the heat map alone. */
@@ -100,9 +106,10 @@
     if (!card || card.classList.contains("heated")) return;
     card.classList.add("heated");
     const detail = await picture(numberOf(card));
-    if (!detail.mask) return;
+    const read = await levelsOf(detail);
+    if (!read) return;
     const canvas = find("canvas", card);
-    paint(canvas, await levelsOf(detail), 0.5);
+    paint(canvas, read, 0.5);
     outline(canvas, detail.regions);
   }
 
@@ -159,6 +166,7 @@
   const fade = find("#fade");
   const scrub = find("#scrub");
   const sharp = find("#sharp");
+  const REFUSED = "This browser lets no page read pixels, so that there is no heat here.";
   let current, levels, opener;
 
   function beside(card, step) {
@@ -178,7 +186,7 @@
     current = card;
     nameIt(card);
     const detail = await picture(numberOf(card));
-    const read = detail.mask ? await levelsOf(detail) : null;
+    const read = await levelsOf(detail);
     if (current !== card) return; /* another one was asked for in the meantime */
     levels = read;
     showPictures(detail);
@@ -212,6 +220,10 @@
     if (detail.photo) photo.src = jpeg(detail.photo);
     else photo.removeAttribute("src");
     photo.alt = "The picture " + detail.path;
+    const refused = detail.mask && !levels;
+    find(".fade", dialog).hidden = refused;
+    find("#refused").hidden = !refused;
+    find("#refused").textContent = REFUSED + (detail.overlay ? " It is in the overlay, which opens by the link below." : "");
     repaint();
     sharpen(detail);
   }

@@ -573,6 +573,29 @@ def test_the_original_is_shown_only_where_browsers_show_what_was_scanned(show: O
         page.keyboard.press("ArrowRight")
 
 
+@pytest.mark.parametrize("made_up", ["255", "Math.random() * 256"], ids=["white", "noise"])
+def test_made_up_pixels_are_not_shown_as_heat(browser: Any, mixed: Path, made_up: str) -> None:
+    """Firefox with privacy.resistFingerprinting, the Tor browser and others let no page read what it has drawn."""
+    page = browser.new_page()
+    page.add_init_script(
+        f"""const read = CanvasRenderingContext2D.prototype.getImageData;
+        CanvasRenderingContext2D.prototype.getImageData = function (...box) {{
+            const pixels = read.apply(this, box);
+            pixels.data.forEach((_, at) => pixels.data[at] = {made_up});
+            return pixels;
+        }}"""
+    )
+    page.goto((mixed / "report.html").as_uri())
+    page.locator(".card button").first.hover()
+    page.locator(".card button").first.click()
+    page.locator("#refused:visible").wait_for()
+    assert "in the overlay" in page.locator("#refused").inner_text()
+    assert not page.locator("#heat").is_visible() and not page.locator("#fade").is_visible()
+    assert page.locator(".card canvas").first.evaluate("canvas => canvas.width") == 1
+    assert page.locator("#outlines polygon.line").count() == 2
+    page.close()
+
+
 def test_a_report_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     folder = results(tmp_path / "out", [finding(tmp_path / "a.jpg", 0.9)])
     report = folder / "report.html"
