@@ -265,10 +265,12 @@
     const hint = regions.length ? "Point at an area, or move to it with Tab, to read about it." : "";
     find("#note").textContent = hint;
     find("#regions-title").textContent = regions.length ? "Marked areas" : "No area is marked";
+    const areas = new Map();
     const letters = (15 * OUTLINE_WIDTH) / (outlines.clientWidth || OUTLINE_WIDTH); /* 15 pixels high on the screen */
     regions.forEach((region, index) => {
       const [x, y] = region.top;
       const at = { x: Math.min(Math.max(x, letters), width - letters), y: Math.max(y - letters / 2, letters) };
+      const area = svg("polygon", { class: "area", points: region.points });
       const group = svg("g", {},
         svg("polygon", { class: "edge", points: region.points }),
         svg("polygon", { class: "line", points: region.points }),
@@ -283,15 +285,19 @@
           ? `Area ${index + 1}, ${region.place}: covers ${region.area} of the picture; splice probability ${region.score} on average.`
           : hint;
       };
-      for (const element of [group, button]) {
+      for (const element of [area, group, button]) {
         element.addEventListener("pointerenter", () => say(true));
         element.addEventListener("pointerleave", () => say(document.activeElement === button));
       }
       button.addEventListener("focus", () => say(true));
       button.addEventListener("blur", () => say(false));
+      areas.set(region, area);
       outlines.append(group);
       list.append(make("li", {}, button));
     });
+    /* What is pointed at lies below all that is drawn: an area on those that it lies within. */
+    const larger = [...regions].sort((one, other) => other.extent - one.extent);
+    outlines.prepend(...larger.map((region) => areas.get(region)));
   }
 
   function showLinks(detail) {

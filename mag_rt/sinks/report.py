@@ -172,7 +172,10 @@ def _looks_alike(original: Path) -> bool:
 
 
 def _region(region: dict[str, Any], width: int, height: int) -> dict[str, Any]:
-    """`points` of the outline, for SVG, and the `top` one of them, in a frame that is `OUTLINE_WIDTH` wide."""
+    """`points` of the outline, for SVG, and the `top` one of them, in a frame that is `OUTLINE_WIDTH` wide.
+
+    `extent`: of the box around it; of a region within the outline of another it is the smaller one.
+    """
     scale = OUTLINE_WIDTH / width
     outline = [(round(x * scale), round(y * scale)) for x, y in region["polygon"]]
     left, top, wide, high = region["bbox"]
@@ -180,6 +183,7 @@ def _region(region: dict[str, Any], width: int, height: int) -> dict[str, Any]:
         "points": " ".join(f"{x},{y}" for x, y in outline),
         "top": min(outline, key=lambda point: point[1]),
         "place": place((left + wide / 2) / width, (top + high / 2) / height),
+        "extent": wide * high,
         "area": f"{region['area_fraction']:.1%}",
         "score": f"{region['score']:.2f}",
     }

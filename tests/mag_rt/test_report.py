@@ -351,6 +351,26 @@ def test_regions_are_outlined_and_described_on_hover_and_focus(show: Opener, mix
     assert note.inner_text().startswith("Area 2")  # in the picture itself
 
 
+@pytest.mark.parametrize("inner_first", [True, False])
+def test_a_region_within_another_can_be_pointed_at_again_and_again(
+    show: Opener, tmp_path: Path, inner_first: bool
+) -> None:
+    boxes = {"ring": (20, 20, 280, 200), "inner": (120, 80, 80, 80)}
+    regions = []
+    for left, top, wide, high in boxes.values():
+        corners = [(left, top), (left + wide, top), (left + wide, top + high), (left, top + high)]
+        regions.append(Region((left, top, wide, high), 0.1, 0.9, corners))
+    order = ["inner", "ring"] if inner_first else ["ring", "inner"]
+    found = replace(finding(tmp_path / "a.jpg", 0.9), regions=regions[::-1] if inner_first else regions)
+    page = show(results(tmp_path / "out", [found]))
+    page.locator(".card button").click()
+    page.locator("#regions button").first.wait_for()
+    stage = page.locator(".stage").bounding_box()
+    for name, x in (("inner", 160), ("ring", 60), ("inner", 160), ("ring", 260)):
+        page.mouse.move(stage["x"] + stage["width"] * x / 320, stage["y"] + stage["height"] * 120 / 240)
+        assert page.locator("#note").inner_text().startswith(f"Area {order.index(name) + 1}"), name
+
+
 @pytest.mark.parametrize("way", ["hover", "focus"])
 def test_the_gallery_shows_heat_on_hover_and_focus(show: Opener, mixed: Path, way: str) -> None:
     page = show(mixed)
