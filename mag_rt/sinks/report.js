@@ -88,6 +88,7 @@
     { rootMargin: "400px" },
   );
   cards.forEach((card) => seen.observe(card));
+  addEventListener("beforeprint", () => cards.filter((card) => !card.hidden).forEach(showThumbnail));
 
   for (const film of all(".film")) {
     const peak = cardOf.get(Number(film.dataset.peak));

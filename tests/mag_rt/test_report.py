@@ -616,6 +616,15 @@ def test_made_up_pixels_are_not_shown_as_heat(browser: Any, mixed: Path, made_up
     page.close()
 
 
+def test_a_printed_report_has_all_its_pictures(show: Opener, tmp_path: Path) -> None:
+    folder = results(tmp_path / "out", [finding(tmp_path / (at * "a" + ".jpg"), 0.5) for at in range(1, 61)])
+    page = show(folder)
+    page.locator(".card img").first.wait_for()
+    assert page.locator(".card img[src]").count() < 60  # those that are far away have not been asked for
+    printed = page.pdf()
+    assert printed.count(b"/Subtype /Image") == 60
+
+
 def test_a_report_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     folder = results(tmp_path / "out", [finding(tmp_path / "a.jpg", 0.9)])
     report = folder / "report.html"
