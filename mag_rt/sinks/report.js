@@ -133,12 +133,13 @@
   /* Filter and search. */
   const videos = all(".video").map((video) => [video, all(".card", video)]);
   const failures = all("#unreadable li");
-  const names = new Map([...cards, ...failures].map((each) => [each, each.dataset.name.toLowerCase()]));
+  const folded = (text) => text.normalize("NFKC").toLowerCase(); /* a space is a space, é is one letter or two */
+  const names = new Map([...cards, ...failures].map((each) => [each, folded(each.dataset.name)]));
   const search = find("#search");
 
   function filter() {
     const verdict = find("input[name=verdict]:checked").value;
-    const wanted = search.value.trim().toLowerCase();
+    const wanted = folded(search.value.trim());
     const named = (element) => names.get(element).includes(wanted);
     let shown = 0;
     const show = (element, yes) => {

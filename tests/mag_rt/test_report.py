@@ -20,7 +20,7 @@ from PIL import Image
 from mag_rt.findings import Failure, Finding, Region, SeenObject
 from mag_rt.sinks.images import ImageSink, thumbnail_paths
 from mag_rt.sinks.report import link, place, write_report
-from mag_rt.wording import clock
+from mag_rt.wording import clock, printable
 from tests.conftest import save
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -248,6 +248,14 @@ def test_search_finds_by_name_whatever_the_case(show: Opener, mixed: Path) -> No
     tab_to(page, "#search")
     page.keyboard.type("calm")
     assert shown(page) == ["calm.jpg"]
+
+
+@pytest.mark.parametrize("typed", ["9.41.00 AM", "9.41.00\u202fam", "CAFÉ", "cafe\u0301", "\uff23afé"])
+def test_search_finds_what_looks_the_same(show: Opener, tmp_path: Path, typed: str) -> None:
+    names = ("Screenshot at 9.41.00\u202fAM café.jpg", "cafe 9.41.jpg")
+    page = show(results(tmp_path / "out", [finding(tmp_path / name, 0.5) for name in names]))
+    page.get_by_label("Search by name").fill(typed)
+    assert shown(page) == [names[0]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -644,6 +652,22 @@ def test_a_report_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 )
 def test_a_place_in_words(x: float, y: float, words: str) -> None:
     assert place(x, y) == words
+
+
+@pytest.mark.parametrize(
+    ("name", "readable"),
+    [
+        ("at 9.41\u202fAM.png", "at 9.41\u202fAM.png"),  # as macOS calls a screenshot
+        ("Nº\xa05 می\u200cکند 👩\u200d🔧.jpg", "Nº\xa05 می\u200cکند 👩\u200d🔧.jpg"),
+        ("a\n\x1b[31m\x7f\x85.jpg", "a\\n\\x1b[31m\\x7f\\x85.jpg"),
+        ("gpj.\u202e\u2066\u200fexe", "gpj.\\u202e\\u2066\\u200fexe"),
+        ("a\u2028b\u2029c", "a\\u2028b\\u2029c"),
+        ("\udce9\ue000\U000e0fff", "\\udce9\\ue000\\U000e0fff"),
+    ],
+    ids=["narrow-space", "joiners", "control", "bidi", "separators", "no-character"],
+)
+def test_a_name_is_shown_as_it_is_unless_it_would_deceive(name: str, readable: str) -> None:
+    assert printable(name) == readable
 
 
 def test_times_are_read_as_on_a_player() -> None:
