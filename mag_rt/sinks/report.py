@@ -119,7 +119,7 @@ def facts(run: dict[str, Any]) -> list[tuple[str, str]]:
 
 def link(path: str) -> str:
     """The address of a file relative to the report; a name can look like a scheme (`javascript:...`)."""
-    return "./" + quote(os.fsencode(path))
+    return "./" + quote(os.fsencode(path.replace(os.sep, "/")))
 
 
 def _cards(folder: Path) -> Iterator[Card]:

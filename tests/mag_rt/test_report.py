@@ -429,6 +429,12 @@ def test_a_name_cannot_be_a_scheme() -> None:
     assert link("../a b/c?#%.jpg") == "./../a%20b/c%3F%23%25.jpg"
 
 
+def test_an_address_has_the_slashes_of_the_web(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert link("back\\slash.jpg") == "./back%5Cslash.jpg"
+    monkeypatch.setattr(os, "sep", "\\")  # as on Windows
+    assert link("..\\inbox\\a b.jpg") == "./../inbox/a%20b.jpg"
+
+
 def test_a_video_has_a_time_line_with_its_spliced_stretches(show: Opener, mixed: Path) -> None:
     page = show(mixed)
     bars = page.locator(".video .timeline rect").evaluate_all(
