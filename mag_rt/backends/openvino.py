@@ -25,7 +25,7 @@ class OpenVINOBackend:
     faster than all cores on one picture, which wait for each other at every layer.
 
     Raises BackendError when OpenVINO is not installed, BundleError when the bundle lacks the network or OpenVINO
-    refuses it.
+    refuses it; called, BackendError when OpenVINO fails.
     """
 
     name = "openvino"
@@ -48,16 +48,19 @@ class OpenVINOBackend:
         except MagrtError:
             raise
         except (RuntimeError, KeyError) as error:  # KeyError: other names than ours
-            reason = str(error).strip().splitlines()[-1]
-            raise BundleError(f"openvino refuses the {precision} network: {reason}") from None
+            raise BundleError(f"openvino refuses the {precision} network: {_reason(error)}") from None
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.uint8]:
         number, _, height, width = images.shape
         annotation = np.empty((number, self._channels, height, width), np.uint8)
-        request = self._request
-        # Written where it is wanted. The tensor does not keep the array alive: it is set anew for each call.
-        request.set_output_tensor(self._tensor(annotation, shared_memory=True))
-        request.infer({"image": images}, share_inputs=True, share_outputs=True)
+        try:
+            request = self._request
+            # Written where it is wanted. The tensor does not keep the array alive: it is set anew for each call.
+            request.set_output_tensor(self._tensor(annotation, shared_memory=True))
+            request.infer({"image": images}, share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            shape = " x ".join(map(str, images.shape))
+            raise BackendError(f"openvino does not run a batch of {shape}: {_reason(error)}") from None
         return annotation
 
     @property
@@ -85,6 +88,11 @@ def compiled(network: bytes, options: dict[str, Any], grey: bool = False) -> Any
         _end_in_grey(openvino, model)
     # Or else OpenVINO takes bfloat16 where the CPU has it, whose step near 1 is half a grey level.
     return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **options})
+
+
+def _reason(error: Exception) -> str:
+    """The last line of what OpenVINO says, before which it tells where in its source it was."""
+    return str(error).strip().splitlines()[-1]
 
 
 @cache
@@ -161,7 +169,7 @@ def _unsign(openvino: Any, network: Any) -> None:
         if not _is_quantised(source.get_node(), high):
             low, high = constant(low), constant(high)
             source = openvino.opset13.fake_quantize(source, low, high, low, high, 256).output(0)
-        for reader in _dequantised(node).output(0).get_target_inputs():
+        for reader in [each for end in _dequantised(node) for each in end.output(0).get_target_inputs()]:
             reader.replace_source_output(source)
     network.validate_nodes_and_infer_types()
 
@@ -191,10 +199,17 @@ def _is_quantised(node: Any, high: NDArray[np.float32]) -> bool:
     return False
 
 
-def _dequantised(quantise: Any) -> Any:
-    """The node that gives the numbers back which a FakeQuantize of ONNX's QuantizeLinear made integers of."""
-    node = quantise
-    while node.get_type_name() != "Multiply":
-        (reader,) = node.output(0).get_target_inputs()
-        node = reader.get_node()
-    return node
+def _dequantised(quantise: Any) -> list[Any]:
+    """The nodes that give the numbers back which a FakeQuantize of ONNX's QuantizeLinear made integers of.
+
+    Where the integers are moved or the like before, they stay signed.
+    """
+    found, waiting = [], [quantise]
+    while waiting:
+        for reader in waiting.pop().output(0).get_target_inputs():
+            match reader.get_node().get_type_name():
+                case "Multiply":
+                    found.append(reader.get_node())
+                case "Convert" | "Subtract":
+                    waiting.append(reader.get_node())
+    return found
