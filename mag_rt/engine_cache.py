@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import secrets
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -110,9 +111,10 @@ class EngineCache:
 def write(path: Path, data: bytes) -> None:
     """Write a file so that it is the old one or the new one at any time, never a part, even when the power fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    # At random: in containers that share a cache every process may have the number 1.
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
     try:
-        with partial.open("wb") as file:
+        with partial.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -127,7 +127,7 @@ Isolate = Annotated[
 Every = Annotated[int | None, typer.Option(min=1, metavar="N", help="Look at each N-th frame.", rich_help_panel=VIDEO)]
 Fps = Annotated[
     float | None,
-    typer.Option(min=0.001, metavar="F", help="Look at F frames of each second. [1]", rich_help_panel=VIDEO),
+    typer.Option(min=0.001, max=1000, metavar="F", help="Look at F frames of each second. [1]", rich_help_panel=VIDEO),
 ]
 Model = Annotated[
     Path | None,

@@ -17,6 +17,8 @@ SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", "
 """File names that are taken for videos, lower case."""
 MISSED = 0.02
 """Share of the frames that a container may promise too many of, as some only estimate it."""
+ANEW_S = 0.25
+"""Seconds by which time stamps go back where they begin anew; by less they are out of order between neighbours."""
 _BEGINNINGS = (
     (0, (b"\x1a\x45\xdf\xa3", b"RIFF", b"\0\0\1\xba", b"\0\0\1\xb3", b"G")),  # Matroska, AVI, MPEG
     (4, (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"G")),  # MP4 and QuickTime, MTS
@@ -31,10 +33,20 @@ def is_video(source: str) -> bool:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which frames are looked at: each `every`-th, or as many of each second as `fps` says."""
+    """Which frames are looked at: each `every`-th, or as many of each second as `fps` says.
+
+    Raises ValueError for an `every` below 1 and, without one, for an `fps` that is not positive and finite.
+    """
 
     every: int | None = None
     fps: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        if self.every is not None:
+            if not self.every >= 1:
+                raise ValueError(f"every must be 1 or more, not {self.every}")
+        elif self.fps is None or not 0 < self.fps < math.inf:
+            raise ValueError(f"fps must be positive and finite, not {self.fps}")
 
     def takes(self, index: int, time_s: float, last_s: float | None) -> bool:
         """Whether a frame is looked at; the last one before it that was looked at had the time `last_s`."""
@@ -62,11 +74,13 @@ class Shot:
 def shots(path: str, sampling: Sampling, alive: Callable[[], object] = lambda: None) -> Iterator[Shot]:
     """The frames that the sampling takes, in order. The video's own time stamps count, so its rate may vary.
 
+    Where they begin anew, as in recordings that were joined, the time goes on as in a player; it never goes back.
     `alive` is called before each frame, those that are passed over included.
 
-    Raises PictureError: not-a-video, too-large, or truncated, behind the last frame that could be read. OSError.
+    Raises PictureError: empty, not-a-video, too-large, or truncated, behind the last frame that could be read. OSError.
     """
     index, time_s, last_s = 0, 0.0, None
+    clock = _Clock()
     with _opened(path) as video, _no_cv2_error():
         if video is None or not video.isOpened():
             raise PictureError("not-a-video", "the file is damaged, or no video of a kind that can be decoded")
@@ -77,9 +91,10 @@ def shots(path: str, sampling: Sampling, alive: Callable[[], object] = lambda: N
             alive()
             if not video.grab():
                 break
-            time_s = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            if not math.isfinite(time_s):
+            stamp_s = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            if not math.isfinite(stamp_s):
                 raise PictureError("truncated", f"frame {index} has no time")
+            time_s = clock(stamp_s)
             if sampling.takes(index, time_s, last_s):
                 decoded, picture = video.retrieve()
                 if not decoded:
@@ -94,6 +109,22 @@ def shots(path: str, sampling: Sampling, alive: Callable[[], object] = lambda: N
             raise PictureError("truncated", f"the video ends after {index} of {promised:.0f} frames")
 
 
+class _Clock:
+    """From the time stamps of a video's frames, each in its turn, to times that never go back."""
+
+    def __init__(self) -> None:
+        self._time_s = self._step_s = 0.0
+        self._ahead_s = 0.0
+        """Of the stamps, since they began anew."""
+
+    def __call__(self, stamp_s: float) -> float:
+        if stamp_s + self._ahead_s < self._time_s - ANEW_S:
+            self._ahead_s = self._time_s + self._step_s - stamp_s
+        before, self._time_s = self._time_s, max(self._time_s, stamp_s + self._ahead_s)
+        self._step_s = self._time_s - before or self._step_s
+        return self._time_s
+
+
 def expected(path: str, sampling: Sampling) -> int:
     """About how many frames of a video will be looked at; 1 where that cannot be told."""
     if not os.path.isfile(path):  # a pipe would wait forever
@@ -102,7 +133,7 @@ def expected(path: str, sampling: Sampling) -> int:
         with _opened(path) as video:
             count = video.get(cv2.CAP_PROP_FRAME_COUNT) if video else 0
             rate = video.get(cv2.CAP_PROP_FPS) if video else 0
-    except OSError:
+    except (OSError, PictureError):
         return 1
     if not (1 <= count < math.inf and 0 < rate < math.inf):
         return 1
@@ -111,9 +142,11 @@ def expected(path: str, sampling: Sampling) -> int:
 
 @contextmanager
 def _opened(path: str) -> Iterator[cv2.VideoCapture | None]:
-    """The video in a file; None where it does not begin as one."""
+    """The video in a file; None where it does not begin as one. Raises PictureError: empty. OSError."""
     with Path(path).open("rb") as file:
         head = file.read(16)
+        if not head:
+            raise PictureError("empty", "the file is empty")
         if not any(head.startswith(beginning, at) for at, beginning in _BEGINNINGS):
             yield None
             return

@@ -1,5 +1,6 @@
 """The annotator through OpenVINO on the CPU: the faster backend, and the one that INT8 is worth it on."""
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -24,8 +25,8 @@ class OpenVINOBackend:
     `calls`: threads that may call it at the same time; each call then computes on its share of the cores. That is
     faster than all cores on one picture, which wait for each other at every layer.
 
-    Raises BackendError when OpenVINO is not installed, BundleError when the bundle lacks the network or OpenVINO
-    refuses it.
+    Raises BackendError when OpenVINO is not installed or was used before this process was forked, BundleError when the
+    bundle lacks the network or OpenVINO refuses it; called, BackendError when OpenVINO fails.
     """
 
     name = "openvino"
@@ -48,16 +49,20 @@ class OpenVINOBackend:
         except MagrtError:
             raise
         except (RuntimeError, KeyError) as error:  # KeyError: other names than ours
-            reason = str(error).strip().splitlines()[-1]
-            raise BundleError(f"openvino refuses the {precision} network: {reason}") from None
+            raise BundleError(f"openvino refuses the {precision} network: {_reason(error)}") from None
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.uint8]:
+        _core()  # which refuses a process forked from the one that opened this
         number, _, height, width = images.shape
         annotation = np.empty((number, self._channels, height, width), np.uint8)
-        request = self._request
-        # Written where it is wanted. The tensor does not keep the array alive: it is set anew for each call.
-        request.set_output_tensor(self._tensor(annotation, shared_memory=True))
-        request.infer({"image": images}, share_inputs=True, share_outputs=True)
+        try:
+            request = self._request
+            # Written where it is wanted. The tensor does not keep the array alive: it is set anew for each call.
+            request.set_output_tensor(self._tensor(annotation, shared_memory=True))
+            request.infer({"image": images}, share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            shape = " x ".join(map(str, images.shape))
+            raise BackendError(f"openvino does not run a batch of {shape}: {_reason(error)}") from None
         return annotation
 
     @property
@@ -76,7 +81,8 @@ def compiled(network: bytes, options: dict[str, Any], grey: bool = False) -> Any
     """OpenVINO's CompiledModel of an ONNX network, float32 or INT8, for the CPU, with options of the library.
 
     `grey`: its output, a probability, is to come as the nearest of 256 grey levels.
-    Raises BackendError when OpenVINO is not installed, RuntimeError when it refuses the network.
+    Raises BackendError when OpenVINO is not installed or was used before this process was forked, RuntimeError when it
+    refuses the network.
     """
     openvino, core = _openvino(), _core()
     model = core.read_model(network)
@@ -87,15 +93,35 @@ def compiled(network: bytes, options: dict[str, Any], grey: bool = False) -> Any
     return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **options})
 
 
-@cache
+def _reason(error: Exception) -> str:
+    """The last line of what OpenVINO says, before which it tells where in its source it was."""
+    return str(error).strip().splitlines()[-1]
+
+
 def _core() -> Any:
-    """OpenVINO itself, once for as long as the process lives.
+    """OpenVINO itself.
+
+    Raises BackendError in a process forked from one that has used it: its threads are not there, and it would wait for
+    them forever.
+    """
+    core, process = _started()
+    if process != os.getpid():
+        raise BackendError(
+            "openvino was used before this process was forked, which it does not survive: "
+            "start processes by spawn or forkserver"
+        )
+    return core
+
+
+@cache
+def _started() -> tuple[Any, int]:
+    """OpenVINO's Core, once for as long as the process lives, and the number of the process that it was started in.
 
     With AVX-512 each Core (2026.4 at least) gives the thread that uses it first another stack for signal handlers, and
     frees it in the end. Where two end in the order in which they began, the stack that was freed is the one in use, and
     the next signal, be it Ctrl-C, is the end of the process.
     """
-    return _openvino().Core()
+    return _openvino().Core(), os.getpid()
 
 
 def _openvino() -> Any:
@@ -161,7 +187,7 @@ def _unsign(openvino: Any, network: Any) -> None:
         if not _is_quantised(source.get_node(), high):
             low, high = constant(low), constant(high)
             source = openvino.opset13.fake_quantize(source, low, high, low, high, 256).output(0)
-        for reader in _dequantised(node).output(0).get_target_inputs():
+        for reader in [each for end in _dequantised(node) for each in end.output(0).get_target_inputs()]:
             reader.replace_source_output(source)
     network.validate_nodes_and_infer_types()
 
@@ -191,10 +217,17 @@ def _is_quantised(node: Any, high: NDArray[np.float32]) -> bool:
     return False
 
 
-def _dequantised(quantise: Any) -> Any:
-    """The node that gives the numbers back which a FakeQuantize of ONNX's QuantizeLinear made integers of."""
-    node = quantise
-    while node.get_type_name() != "Multiply":
-        (reader,) = node.output(0).get_target_inputs()
-        node = reader.get_node()
-    return node
+def _dequantised(quantise: Any) -> list[Any]:
+    """The nodes that give the numbers back which a FakeQuantize of ONNX's QuantizeLinear made integers of.
+
+    Where the integers are moved or the like before, they stay signed.
+    """
+    found, waiting = [], [quantise]
+    while waiting:
+        for reader in waiting.pop().output(0).get_target_inputs():
+            match reader.get_node().get_type_name():
+                case "Multiply":
+                    found.append(reader.get_node())
+                case "Convert" | "Subtract":
+                    waiting.append(reader.get_node())
+    return found

@@ -26,14 +26,20 @@
   /* Heat: each level of the mask has a colour, and an opacity that depends on where the slider is. */
   const { heat, strongest, outline_width: OUTLINE_WIDTH } = JSON.parse(find("#constants").textContent);
 
+  /* The mask's pixels; null where there is no mask, or where the browser gives a page made-up pixels so that nobody can
+     be recognised by them. The black row below the mask tells. */
   async function levelsOf(detail) {
+    if (!detail.mask) return null;
     const image = new Image();
     image.src = jpeg(detail.mask);
     await image.decode();
-    const canvas = make("canvas", { width: image.naturalWidth, height: image.naturalHeight });
-    const context = canvas.getContext("2d", { willReadFrequently: true });
+    const [width, height] = [image.naturalWidth, image.naturalHeight];
+    const context = make("canvas", { width, height: height + 1 }).getContext("2d", { willReadFrequently: true });
+    context.fillRect(0, 0, width, height + 1);
     context.drawImage(image, 0, 0);
-    return context.getImageData(0, 0, canvas.width, canvas.height);
+    const black = context.getImageData(0, height, width, 1).data;
+    const honest = black.every((value, at) => Math.abs(value - (at % 4 === 3 ? 255 : 0)) < 16);
+    return honest ? context.getImageData(0, 0, width, height) : null;
   }
 
   /* fade: 0 the photo alone, 0.5 as in overlays/, 1 the heat map alone. */
@@ -82,6 +88,7 @@
     { rootMargin: "400px" },
   );
   cards.forEach((card) => seen.observe(card));
+  addEventListener("beforeprint", () => cards.filter((card) => !card.hidden).forEach(showThumbnail));
 
   for (const film of all(".film")) {
     const peak = cardOf.get(Number(film.dataset.peak));
@@ -100,9 +107,10 @@
     if (!card || card.classList.contains("heated")) return;
     card.classList.add("heated");
     const detail = await picture(numberOf(card));
-    if (!detail.mask) return;
+    const read = await levelsOf(detail);
+    if (!read) return;
     const canvas = find("canvas", card);
-    paint(canvas, await levelsOf(detail), 0.5);
+    paint(canvas, read, 0.5);
     outline(canvas, detail.regions);
   }
 
@@ -125,12 +133,13 @@
   /* Filter and search. */
   const videos = all(".video").map((video) => [video, all(".card", video)]);
   const failures = all("#unreadable li");
-  const names = new Map([...cards, ...failures].map((each) => [each, each.dataset.name.toLowerCase()]));
+  const folded = (text) => text.normalize("NFKC").toLowerCase(); /* a space is a space, é is one letter or two */
+  const names = new Map([...cards, ...failures].map((each) => [each, folded(each.dataset.name)]));
   const search = find("#search");
 
   function filter() {
     const verdict = find("input[name=verdict]:checked").value;
-    const wanted = search.value.trim().toLowerCase();
+    const wanted = folded(search.value.trim());
     const named = (element) => names.get(element).includes(wanted);
     let shown = 0;
     const show = (element, yes) => {
@@ -159,6 +168,7 @@
   const fade = find("#fade");
   const scrub = find("#scrub");
   const sharp = find("#sharp");
+  const REFUSED = "This browser lets no page read pixels, so that there is no heat here.";
   let current, levels, opener;
 
   function beside(card, step) {
@@ -178,7 +188,7 @@
     current = card;
     nameIt(card);
     const detail = await picture(numberOf(card));
-    const read = detail.mask ? await levelsOf(detail) : null;
+    const read = await levelsOf(detail);
     if (current !== card) return; /* another one was asked for in the meantime */
     levels = read;
     showPictures(detail);
@@ -212,17 +222,21 @@
     if (detail.photo) photo.src = jpeg(detail.photo);
     else photo.removeAttribute("src");
     photo.alt = "The picture " + detail.path;
+    const refused = detail.mask && !levels;
+    find(".fade", dialog).hidden = refused;
+    find("#refused").hidden = !refused;
+    find("#refused").textContent = REFUSED + (detail.overlay ? " It is in the overlay, which opens by the link below." : "");
     repaint();
     sharpen(detail);
   }
 
-  /* The original itself, where it still lies in its place and is of a kind that browsers show. */
+  /* The original itself, where it still lies in its place and is of a kind that browsers show as it was scanned. */
   let waiting;
   function sharpen(detail) {
     clearTimeout(waiting);
     sharp.hidden = true;
     sharp.removeAttribute("src");
-    if (current.closest(".video")) return;
+    if (!detail.sharpens) return;
     waiting = setTimeout(async () => {
       const shown = current;
       const original = new Image();
@@ -253,10 +267,12 @@
     const hint = regions.length ? "Point at an area, or move to it with Tab, to read about it." : "";
     find("#note").textContent = hint;
     find("#regions-title").textContent = regions.length ? "Marked areas" : "No area is marked";
+    const areas = new Map();
     const letters = (15 * OUTLINE_WIDTH) / (outlines.clientWidth || OUTLINE_WIDTH); /* 15 pixels high on the screen */
     regions.forEach((region, index) => {
       const [x, y] = region.top;
       const at = { x: Math.min(Math.max(x, letters), width - letters), y: Math.max(y - letters / 2, letters) };
+      const area = svg("polygon", { class: "area", points: region.points });
       const group = svg("g", {},
         svg("polygon", { class: "edge", points: region.points }),
         svg("polygon", { class: "line", points: region.points }),
@@ -271,15 +287,19 @@
           ? `Area ${index + 1}, ${region.place}: covers ${region.area} of the picture; splice probability ${region.score} on average.`
           : hint;
       };
-      for (const element of [group, button]) {
+      for (const element of [area, group, button]) {
         element.addEventListener("pointerenter", () => say(true));
         element.addEventListener("pointerleave", () => say(document.activeElement === button));
       }
       button.addEventListener("focus", () => say(true));
       button.addEventListener("blur", () => say(false));
+      areas.set(region, area);
       outlines.append(group);
       list.append(make("li", {}, button));
     });
+    /* What is pointed at lies below all that is drawn: an area on those that it lies within. */
+    const larger = [...regions].sort((one, other) => other.extent - one.extent);
+    outlines.prepend(...larger.map((region) => areas.get(region)));
   }
 
   function showLinks(detail) {

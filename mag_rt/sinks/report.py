@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 VERDICTS = ("spliced", "inconclusive", "authentic")
 OUTLINE_WIDTH = 1000
 """Units of width in which outlines are drawn over a picture of any size."""
+_JPEG, _PNG, _ANIMATED = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"acTL"
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def facts(run: dict[str, Any]) -> list[tuple[str, str]]:
 
 def link(path: str) -> str:
     """The address of a file relative to the report; a name can look like a scheme (`javascript:...`)."""
-    return "./" + quote(os.fsencode(path))
+    return "./" + quote(os.fsencode(path.replace(os.sep, "/")))
 
 
 def _cards(folder: Path) -> Iterator[Card]:
@@ -147,6 +148,7 @@ def _detail(card: Card, line: dict[str, Any], folder: Path) -> dict[str, Any]:
         "path": printable(line["source"]),
         "sha256": line["sha256"],
         "original": link(line["source"]),
+        "sharpens": card.finding.frame is None and _looks_alike(folder / line["source"]),
         "full_mask": line["mask"] and link(line["mask"]),
         "overlay": line["overlay"] and link(line["overlay"]),
         "regions": [_region(region, width, height) for region in line["regions"]],
@@ -154,8 +156,26 @@ def _detail(card: Card, line: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
+def _looks_alike(original: Path) -> bool:
+    """Whether a browser shows a file as it was scanned: a JPEG or a PNG that stands still.
+
+    Of other kinds browsers turn some that were not turned for the scan and the other way round, and play animations.
+    """
+    try:
+        if not original.is_file():  # a pipe would wait forever
+            return False
+        with original.open("rb") as file:
+            head = file.read(1 << 13)
+    except OSError:
+        return False
+    return head.startswith(_JPEG) or (head.startswith(_PNG) and _ANIMATED not in head)
+
+
 def _region(region: dict[str, Any], width: int, height: int) -> dict[str, Any]:
-    """`points` of the outline, for SVG, and the `top` one of them, in a frame that is `OUTLINE_WIDTH` wide."""
+    """`points` of the outline, for SVG, and the `top` one of them, in a frame that is `OUTLINE_WIDTH` wide.
+
+    `extent`: of the box around it; of a region within the outline of another it is the smaller one.
+    """
     scale = OUTLINE_WIDTH / width
     outline = [(round(x * scale), round(y * scale)) for x, y in region["polygon"]]
     left, top, wide, high = region["bbox"]
@@ -163,6 +183,7 @@ def _region(region: dict[str, Any], width: int, height: int) -> dict[str, Any]:
         "points": " ".join(f"{x},{y}" for x, y in outline),
         "top": min(outline, key=lambda point: point[1]),
         "place": place((left + wide / 2) / width, (top + high / 2) / height),
+        "extent": wide * high,
         "area": f"{region['area_fraction']:.1%}",
         "score": f"{region['score']:.2f}",
     }

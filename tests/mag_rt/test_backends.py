@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import helper
 
 from mag_rt import BundleError, bundle
 from mag_rt.backends.choice import choose
@@ -59,6 +61,43 @@ def test_openvino_has_room_for_what_calibration_has_not_seen(small: Bundle) -> N
     expected = 255 * OnnxRuntimeBackend(small).probabilities(image)
     in_openvino, signed = (np.abs(backend(small, "int8")(image) - expected).mean() for backend in BACKENDS)
     assert in_openvino < 0.7 * signed
+
+
+def dequantised_twice(network: bytes, turned: bool) -> bytes:
+    """The INT8 network where each reader of some numbers dequantises them itself; `turned`: one moves them first."""
+    model = onnx.load_from_string(network)
+    nodes = model.graph.node
+    shared = next(node for node in nodes if node.op_type == "DequantizeLinear" and node.input[0] == "stem_relu_q")
+    readers = [node for node in nodes if shared.output[0] in node.input]
+    assert len(readers) == 3
+    at = list(nodes).index(shared)
+    for number, reader in enumerate(readers):
+        integers, own = shared.input[0], f"own{number}"
+        if turned and reader.op_type == "Conv":  # there and back again
+            for name in ("there", "back"):
+                nodes.insert(at, helper.make_node("Transpose", [integers], [name], perm=[0, 1, 3, 2]))
+                at, integers = at + 1, name
+        nodes.insert(at, helper.make_node("DequantizeLinear", [integers, *shared.input[1:]], [own]))
+        at += 1
+        reader.input[list(reader.input).index(shared.output[0])] = own
+    nodes.remove(shared)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_network_may_dequantise_the_same_numbers_several_times(small: Bundle, turned: bool) -> None:
+    twice = replace(small, networks={**small.networks, "int8": dequantised_twice(small.networks["int8"], turned)})
+    image = picture(64, 96)
+    expected = 255 * OnnxRuntimeBackend(twice, "int8").probabilities(image)
+    assert np.abs(OpenVINOBackend(twice, "int8")(image) - expected).max() <= 0.5 + 255 * ALIKE
+
+
+def test_a_failure_of_openvino_in_the_middle_of_a_scan_is_one_line(small: Bundle) -> None:
+    backend = OpenVINOBackend(small)
+    with pytest.raises(BackendError, match="openvino does not run a batch of 1 x 3 x 33 x 33: ") as error:
+        backend(picture(33, 33))  # no multiple of 32: the two scales do not fit each other
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -113,6 +152,41 @@ def test_a_program_that_closed_its_scanners_can_still_take_a_signal(small: Bundl
     words = [sys.executable, "-c", OPENED_AND_CLOSED, str(tmp_path / "model")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
+FORKED = """
+import multiprocessing, sys
+import numpy as np
+from mag_rt import MagrtError, Scanner
+picture = np.full((64, 64, 3), 200, np.uint8)
+
+def read():
+    with Scanner(sys.argv[1]) as own:
+        print(own.reader.name, own.scan_image(picture).verdict, own.reader.reason)
+    try:
+        inherited.scan_image(picture)
+    except MagrtError as error:
+        print(error, flush=True)
+
+with Scanner(sys.argv[1], backend="openvino") as closed:
+    closed.scan_image(picture)
+inherited = Scanner(sys.argv[1], backend="openvino")
+child = multiprocessing.get_context("fork").Process(target=read)
+child.start()
+child.join(30)
+print("ended" if child.exitcode == 0 else "still waiting")
+child.kill()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_reads_without_openvino_instead_of_waiting_forever(small: Bundle, tmp_path: Path) -> None:
+    bundle.save(small, tmp_path / "model")
+    words = [sys.executable, "-c", FORKED, str(tmp_path / "model")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    own, inherited, ended = done.stdout.splitlines()
+    assert own.startswith("onnxruntime ") and "openvino was used before this process was forked" in own
+    assert "spawn or forkserver" in inherited and ended == "ended"
 
 
 def test_a_missing_openvino_is_one_line(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,24 @@ def test_a_kill_while_it_is_written_leaves_no_part_of_an_engine(tmp_path: Path, 
     assert cache.find(FACTS) is not None
 
 
+def test_writers_of_the_same_process_number_do_not_get_in_each_others_way(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in containers that share a cache, where each one's process is number 1."""
+    cache, flush = EngineCache(tmp_path), os.fsync
+
+    def while_another_writes(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", flush)
+        cache.store(FACTS, b"another's", {})
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", while_another_writes)
+    cache.store(FACTS, b"engine", {})
+    found = cache.find(FACTS)
+    assert found is not None and found.engine == b"engine"
+    assert not list(tmp_path.glob("*.partial"))
+
+
 def test_what_a_killed_writer_left_is_cleared_away_in_time(tmp_path: Path) -> None:
     stale, fresh = tmp_path / "a.engine.1.partial", tmp_path / "b.engine.2.partial"
     for partial in (stale, fresh):

@@ -1,5 +1,6 @@
 """What report.html promises to a picture editor, in a real browser: Debian's chromium, driven by Playwright."""
 
+import io
 import json
 import os
 import shutil
@@ -13,14 +14,17 @@ from urllib.parse import unquote
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from mag_rt.findings import Failure, Finding, Region, SeenObject
 from mag_rt.sinks.images import ImageSink, thumbnail_paths
 from mag_rt.sinks.report import link, place, write_report
-from mag_rt.wording import clock
+from mag_rt.wording import clock, printable
 from tests.conftest import save
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NOISE = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
 HOSTILE = '"><img src=x onerror=alert(1)>.jpg'
 RUN = {
     "schema": 1,
@@ -246,6 +250,14 @@ def test_search_finds_by_name_whatever_the_case(show: Opener, mixed: Path) -> No
     assert shown(page) == ["calm.jpg"]
 
 
+@pytest.mark.parametrize("typed", ["9.41.00 AM", "9.41.00\u202fam", "CAFÉ", "cafe\u0301", "\uff23afé"])
+def test_search_finds_what_looks_the_same(show: Opener, tmp_path: Path, typed: str) -> None:
+    names = ("Screenshot at 9.41.00\u202fAM café.jpg", "cafe 9.41.jpg")
+    page = show(results(tmp_path / "out", [finding(tmp_path / name, 0.5) for name in names]))
+    page.get_by_label("Search by name").fill(typed)
+    assert shown(page) == [names[0]]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_theme_is_the_systems_until_toggled(show: Opener, mixed: Path, scheme: str) -> None:
     page = show(mixed, scheme)
@@ -347,6 +359,26 @@ def test_regions_are_outlined_and_described_on_hover_and_focus(show: Opener, mix
     assert note.inner_text().startswith("Area 2")  # in the picture itself
 
 
+@pytest.mark.parametrize("inner_first", [True, False])
+def test_a_region_within_another_can_be_pointed_at_again_and_again(
+    show: Opener, tmp_path: Path, inner_first: bool
+) -> None:
+    boxes = {"ring": (20, 20, 280, 200), "inner": (120, 80, 80, 80)}
+    regions = []
+    for left, top, wide, high in boxes.values():
+        corners = [(left, top), (left + wide, top), (left + wide, top + high), (left, top + high)]
+        regions.append(Region((left, top, wide, high), 0.1, 0.9, corners))
+    order = ["inner", "ring"] if inner_first else ["ring", "inner"]
+    found = replace(finding(tmp_path / "a.jpg", 0.9), regions=regions[::-1] if inner_first else regions)
+    page = show(results(tmp_path / "out", [found]))
+    page.locator(".card button").click()
+    page.locator("#regions button").first.wait_for()
+    stage = page.locator(".stage").bounding_box()
+    for name, x in (("inner", 160), ("ring", 60), ("inner", 160), ("ring", 260)):
+        page.mouse.move(stage["x"] + stage["width"] * x / 320, stage["y"] + stage["height"] * 120 / 240)
+        assert page.locator("#note").inner_text().startswith(f"Area {order.index(name) + 1}"), name
+
+
 @pytest.mark.parametrize("way", ["hover", "focus"])
 def test_the_gallery_shows_heat_on_hover_and_focus(show: Opener, mixed: Path, way: str) -> None:
     page = show(mixed)
@@ -395,6 +427,12 @@ def test_bidi_overrides_in_a_name_are_made_visible(tmp_path: Path) -> None:
 def test_a_name_cannot_be_a_scheme() -> None:
     assert link("javascript:alert(1).jpg") == "./javascript%3Aalert%281%29.jpg"
     assert link("../a b/c?#%.jpg") == "./../a%20b/c%3F%23%25.jpg"
+
+
+def test_an_address_has_the_slashes_of_the_web(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert link("back\\slash.jpg") == "./back%5Cslash.jpg"
+    monkeypatch.setattr(os, "sep", "\\")  # as on Windows
+    assert link("..\\inbox\\a b.jpg") == "./../inbox/a%20b.jpg"
 
 
 def test_a_video_has_a_time_line_with_its_spliced_stretches(show: Opener, mixed: Path) -> None:
@@ -537,6 +575,75 @@ def test_what_is_missing_is_left_out(show: Opener, tmp_path: Path) -> None:
     page.locator("#sharp:visible").wait_for()
 
 
+def turned(kind: str, picture: NDArray[np.uint8]) -> bytes:
+    """A file that says that it is to be shown upside down."""
+    image, exif, file = Image.fromarray(picture), Image.Exif(), io.BytesIO()
+    exif[0x0112] = 3
+    image.save(file, kind, exif=exif.tobytes())
+    return file.getvalue()
+
+
+def animated(kind: str, picture: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, kind, save_all=True, append_images=[Image.fromarray(255 - picture)])
+    return file.getvalue()
+
+
+def test_the_original_is_shown_only_where_browsers_show_what_was_scanned(show: Opener, tmp_path: Path) -> None:
+    """They do not turn a WebP as its EXIF says, which the outlines would not fit, and they play animations."""
+    names = {"a.jpg": turned("JPEG", NOISE), "b.png": cv2.imencode(".png", NOISE)[1].tobytes()}
+    others = {"c.webp": turned("WEBP", NOISE), "d.png": animated("PNG", NOISE), "e.gif": animated("GIF", NOISE)}
+    findings = [finding(tmp_path / name, 0.9 - at / 10) for at, name in enumerate(names | others)]
+    folder = results(tmp_path / "out", [*findings, finding(tmp_path / "gone.jpg", 0.1)])
+    for name, content in (names | others).items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "gone.jpg").unlink()
+    write_report(folder)
+    page = show(folder)
+    page.locator(".card button").first.click()
+    for name in names:
+        assert in_detail(page) == name
+        page.locator("#sharp:visible").wait_for()
+        page.locator("#next").click()
+    for name in (*others, "gone.jpg"):
+        assert in_detail(page) == name
+        page.wait_for_timeout(600)
+        assert page.locator("#sharp:visible").count() == 0
+        page.keyboard.press("ArrowRight")
+
+
+@pytest.mark.parametrize("made_up", ["255", "Math.random() * 256"], ids=["white", "noise"])
+def test_made_up_pixels_are_not_shown_as_heat(browser: Any, mixed: Path, made_up: str) -> None:
+    """Firefox with privacy.resistFingerprinting, the Tor browser and others let no page read what it has drawn."""
+    page = browser.new_page()
+    page.add_init_script(
+        f"""const read = CanvasRenderingContext2D.prototype.getImageData;
+        CanvasRenderingContext2D.prototype.getImageData = function (...box) {{
+            const pixels = read.apply(this, box);
+            pixels.data.forEach((_, at) => pixels.data[at] = {made_up});
+            return pixels;
+        }}"""
+    )
+    page.goto((mixed / "report.html").as_uri())
+    page.locator(".card button").first.hover()
+    page.locator(".card button").first.click()
+    page.locator("#refused:visible").wait_for()
+    assert "in the overlay" in page.locator("#refused").inner_text()
+    assert not page.locator("#heat").is_visible() and not page.locator("#fade").is_visible()
+    assert page.locator(".card canvas").first.evaluate("canvas => canvas.width") == 1
+    assert page.locator("#outlines polygon.line").count() == 2
+    page.close()
+
+
+def test_a_printed_report_has_all_its_pictures(show: Opener, tmp_path: Path) -> None:
+    folder = results(tmp_path / "out", [finding(tmp_path / (at * "a" + ".jpg"), 0.5) for at in range(1, 61)])
+    page = show(folder)
+    page.locator(".card img").first.wait_for()
+    assert page.locator(".card img[src]").count() < 60  # those that are far away have not been asked for
+    printed = page.pdf()
+    assert printed.count(b"/Subtype /Image") == 60
+
+
 def test_a_report_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     folder = results(tmp_path / "out", [finding(tmp_path / "a.jpg", 0.9)])
     report = folder / "report.html"
@@ -556,6 +663,22 @@ def test_a_report_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 )
 def test_a_place_in_words(x: float, y: float, words: str) -> None:
     assert place(x, y) == words
+
+
+@pytest.mark.parametrize(
+    ("name", "readable"),
+    [
+        ("at 9.41\u202fAM.png", "at 9.41\u202fAM.png"),  # as macOS calls a screenshot
+        ("Nº\xa05 می\u200cکند 👩\u200d🔧.jpg", "Nº\xa05 می\u200cکند 👩\u200d🔧.jpg"),
+        ("a\n\x1b[31m\x7f\x85.jpg", "a\\n\\x1b[31m\\x7f\\x85.jpg"),
+        ("gpj.\u202e\u2066\u200fexe", "gpj.\\u202e\\u2066\\u200fexe"),
+        ("a\u2028b\u2029c", "a\\u2028b\\u2029c"),
+        ("\udce9\ue000\U000e0fff", "\\udce9\\ue000\\U000e0fff"),
+    ],
+    ids=["narrow-space", "joiners", "control", "bidi", "separators", "no-character"],
+)
+def test_a_name_is_shown_as_it_is_unless_it_would_deceive(name: str, readable: str) -> None:
+    assert printable(name) == readable
 
 
 def test_times_are_read_as_on_a_player() -> None:

@@ -1,6 +1,7 @@
 """Videos: the right frames at the right times, damaged ones as far as they go."""
 
 import json
+import math
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from mag_rt.errors import PictureError
 from mag_rt.findings import Finding
 from mag_rt.video import Sampling, expected, is_video, segments, shots
 from tests.conftest import grey_with_red_box
-from tests.mag_rt.running import magrt
+from tests.mag_rt.running import lines, magrt
 
 RATE, COUNT = 10, 40
 
@@ -77,6 +78,82 @@ def test_times_are_right_where_the_rate_varies(tmp_path: Path) -> None:
     assert by_time == [0, 10, 20, 30]  # and nothing is made up for the pause
 
 
+def joined(path: Path) -> Path:
+    """Two recordings of two seconds, one behind the other as a recorder stores them: each has its own time stamps."""
+    one = path.with_name("one.ts")
+    writer = cv2.VideoWriter(str(one), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"MPG2"), 25, (96, 64))
+    assert writer.isOpened()
+    for index in range(50):
+        writer.write(np.full((64, 96, 3), 5 * index, np.uint8))
+    writer.release()
+    path.write_bytes(2 * one.read_bytes())
+    return path
+
+
+def test_a_video_whose_time_stamps_begin_anew_is_looked_at_to_its_end(tmp_path: Path, red_model: Path) -> None:
+    path = joined(tmp_path / "joined.ts")
+    every = list(shots(str(path), Sampling(every=1)))
+    assert [shot.time_s for shot in every] == pytest.approx([index / 25 for index in range(100)], abs=0.001)
+    assert [shot.index for shot in shots(str(path), Sampling(fps=1))] == [0, 25, 50, 75]
+    assert magrt("scan", path, "--out", tmp_path / "out", "--model", red_model).returncode == 0
+    assert [line["time_s"] for line in lines(tmp_path / "out")] == pytest.approx([0, 1, 2, 3], abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "times"),
+    [
+        ([0, 0.2, 0.1, 0.4, 0.3, 0.5], [0, 0.2, 0.2, 0.4, 0.4, 0.5]),  # out of order between neighbours
+        ([0, 0.1, 0.2, -50, -49.9], [0, 0.1, 0.2, 0.3, 0.4]),
+        ([-50, -49.9, -49.8], [0, 0.1, 0.2]),
+        ([-0.1, 0, 0.1], [0, 0, 0.1]),
+        ([0, 0.5, 0, 0.5, 0, 0.5], [0, 0.5, 1, 1.5, 2, 2.5]),
+        ([7, 7.5, 9], [7, 7.5, 9]),
+    ],
+)
+def test_times_never_go_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stamps: list[float], times: list[float]
+) -> None:
+    path = film(tmp_path / "film.avi")
+    monkeypatch.setattr("mag_rt.video.cv2.VideoCapture", lambda *_: Stamped(stamps))
+    assert [shot.time_s for shot in shots(str(path), Sampling(every=1))] == pytest.approx(times)
+
+
+class Stamped:
+    """A video whose frames have these time stamps, in seconds."""
+
+    def __init__(self, stamps: list[float]) -> None:
+        self.stamps = iter(stamps)
+
+    def get(self, number: int) -> float:
+        return 1000 * self.stamp if number == cv2.CAP_PROP_POS_MSEC else 1
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def grab(self) -> bool:
+        self.stamp = next(self.stamps, math.nan)
+        return not math.isnan(self.stamp)
+
+    def retrieve(self) -> tuple[bool, np.ndarray]:
+        return True, np.zeros((4, 4, 3), np.uint8)
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("wrong", [{"every": 0}, {"every": -1}, *({"fps": fps} for fps in (0, -2, math.nan, math.inf)),
+                                   {"fps": None}])  # fmt: skip
+def test_a_sampling_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+        Sampling(**wrong)
+
+
+@pytest.mark.parametrize("fps", ["inf", "nan", "0", "-2"])
+def test_a_rate_that_cannot_be_is_a_usage_error(tmp_path: Path, fps: str) -> None:
+    done = magrt("scan", tmp_path, "--out", tmp_path / "out", "--fps", fps)
+    assert done.returncode == 2 and "--fps" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_cut_off_video_gives_what_can_be_read_and_an_error(tmp_path: Path, red_model: Path) -> None:
     path = film(tmp_path / "film.avi")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -93,6 +170,13 @@ def test_what_is_no_video_is_said(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match="no video") as refused:
         list(shots(str(path), Sampling()))
     assert refused.value.kind == "not-a-video" and is_video(str(path)) and not is_video("a.jpg")
+
+
+def test_a_video_without_a_byte_is_empty(tmp_path: Path, red_model: Path) -> None:
+    (tmp_path / "film.mp4").touch()
+    with Scanner(red_model) as scanner:
+        (last,) = scanner.scan([tmp_path / "film.mp4"])
+    assert last.error is not None and last.error.type == "empty"
 
 
 def finding(source: str, time_s: float, score: float) -> Finding:
@@ -117,10 +201,10 @@ def test_the_command_line_scans_a_video_among_pictures(tmp_path: Path, red_model
     cv2.imwrite(str(tmp_path / "in" / "still.png"), grey_with_red_box(40, 40))
     done = magrt("scan", tmp_path / "in", "--out", tmp_path / "out", "--model", red_model, "--fps", 2)
     assert done.returncode == 0 and "0:01.0 to 0:03.0 spliced" in done.stdout
-    lines = [json.loads(line) for line in (tmp_path / "out" / "findings.jsonl").read_text().splitlines()]
-    assert [(line["frame"], line["time_s"]) for line in lines] == [(5 * i, i / 2) for i in range(8)] + [(None, None)]
-    assert [line["verdict"] == "spliced" for line in lines] == [False] * 2 + [True] * 5 + [False] * 2
-    assert len({line["mask"] for line in lines}) == 9
+    found = lines(tmp_path / "out")
+    assert [(line["frame"], line["time_s"]) for line in found] == [(5 * i, i / 2) for i in range(8)] + [(None, None)]
+    assert [line["verdict"] == "spliced" for line in found] == [False] * 2 + [True] * 5 + [False] * 2
+    assert len({line["mask"] for line in found}) == 9
     (segment,) = json.loads((tmp_path / "out" / "run.json").read_text())["segments"]
     assert (segment["source"], segment["from_s"], segment["to_s"]) == ("../in/film.mkv", 1.0, 3.0)
 
