@@ -1,5 +1,6 @@
 """The annotator through OpenVINO on the CPU: the faster backend, and the one that INT8 is worth it on."""
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -24,8 +25,8 @@ class OpenVINOBackend:
     `calls`: threads that may call it at the same time; each call then computes on its share of the cores. That is
     faster than all cores on one picture, which wait for each other at every layer.
 
-    Raises BackendError when OpenVINO is not installed, BundleError when the bundle lacks the network or OpenVINO
-    refuses it; called, BackendError when OpenVINO fails.
+    Raises BackendError when OpenVINO is not installed or was used before this process was forked, BundleError when the
+    bundle lacks the network or OpenVINO refuses it; called, BackendError when OpenVINO fails.
     """
 
     name = "openvino"
@@ -51,6 +52,7 @@ class OpenVINOBackend:
             raise BundleError(f"openvino refuses the {precision} network: {_reason(error)}") from None
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.uint8]:
+        _core()  # which refuses a process forked from the one that opened this
         number, _, height, width = images.shape
         annotation = np.empty((number, self._channels, height, width), np.uint8)
         try:
@@ -79,7 +81,8 @@ def compiled(network: bytes, options: dict[str, Any], grey: bool = False) -> Any
     """OpenVINO's CompiledModel of an ONNX network, float32 or INT8, for the CPU, with options of the library.
 
     `grey`: its output, a probability, is to come as the nearest of 256 grey levels.
-    Raises BackendError when OpenVINO is not installed, RuntimeError when it refuses the network.
+    Raises BackendError when OpenVINO is not installed or was used before this process was forked, RuntimeError when it
+    refuses the network.
     """
     openvino, core = _openvino(), _core()
     model = core.read_model(network)
@@ -95,15 +98,30 @@ def _reason(error: Exception) -> str:
     return str(error).strip().splitlines()[-1]
 
 
-@cache
 def _core() -> Any:
-    """OpenVINO itself, once for as long as the process lives.
+    """OpenVINO itself.
+
+    Raises BackendError in a process forked from one that has used it: its threads are not there, and it would wait for
+    them forever.
+    """
+    core, process = _started()
+    if process != os.getpid():
+        raise BackendError(
+            "openvino was used before this process was forked, which it does not survive: "
+            "start processes by spawn or forkserver"
+        )
+    return core
+
+
+@cache
+def _started() -> tuple[Any, int]:
+    """OpenVINO's Core, once for as long as the process lives, and the number of the process that it was started in.
 
     With AVX-512 each Core (2026.4 at least) gives the thread that uses it first another stack for signal handlers, and
     frees it in the end. Where two end in the order in which they began, the stack that was freed is the one in use, and
     the next signal, be it Ctrl-C, is the end of the process.
     """
-    return _openvino().Core()
+    return _openvino().Core(), os.getpid()
 
 
 def _openvino() -> Any:

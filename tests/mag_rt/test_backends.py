@@ -64,7 +64,7 @@ def test_openvino_has_room_for_what_calibration_has_not_seen(small: Bundle) -> N
 
 
 def dequantised_twice(network: bytes, turned: bool) -> bytes:
-    """The INT8 network where each reader of some numbers dequantises them itself; `turned`: one of them moves them first."""
+    """The INT8 network where each reader of some numbers dequantises them itself; `turned`: one moves them first."""
     model = onnx.load_from_string(network)
     nodes = model.graph.node
     shared = next(node for node in nodes if node.op_type == "DequantizeLinear" and node.input[0] == "stem_relu_q")
@@ -152,6 +152,41 @@ def test_a_program_that_closed_its_scanners_can_still_take_a_signal(small: Bundl
     words = [sys.executable, "-c", OPENED_AND_CLOSED, str(tmp_path / "model")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
+FORKED = """
+import multiprocessing, sys
+import numpy as np
+from mag_rt import MagrtError, Scanner
+picture = np.full((64, 64, 3), 200, np.uint8)
+
+def read():
+    with Scanner(sys.argv[1]) as own:
+        print(own.reader.name, own.scan_image(picture).verdict, own.reader.reason)
+    try:
+        inherited.scan_image(picture)
+    except MagrtError as error:
+        print(error, flush=True)
+
+with Scanner(sys.argv[1], backend="openvino") as closed:
+    closed.scan_image(picture)
+inherited = Scanner(sys.argv[1], backend="openvino")
+child = multiprocessing.get_context("fork").Process(target=read)
+child.start()
+child.join(30)
+print("ended" if child.exitcode == 0 else "still waiting")
+child.kill()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_reads_without_openvino_instead_of_waiting_forever(small: Bundle, tmp_path: Path) -> None:
+    bundle.save(small, tmp_path / "model")
+    words = [sys.executable, "-c", FORKED, str(tmp_path / "model")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    own, inherited, ended = done.stdout.splitlines()
+    assert own.startswith("onnxruntime ") and "openvino was used before this process was forked" in own
+    assert "spawn or forkserver" in inherited and ended == "ended"
 
 
 def test_a_missing_openvino_is_one_line(small: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
