@@ -340,7 +340,7 @@ NO_PICTURE = grid(
         ("film.jpg", film, "not-a-picture"),
         ("photo.mp4", jpeg, "not-a-video"),
         ("text.mp4", lambda: b"Not a video.", "not-a-video"),
-        ("empty.mkv", lambda: b"", "not-a-video"),
+        ("empty.mkv", lambda: b"", "empty"),
         ("playlist.mp4", lambda: b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n", "not-a-video"),  # FFmpeg follows those
         ("list.mkv", lambda: b"ffconcat version 1.0\nfile film.avi\n", "not-a-video"),
         ("half-film.avi", lambda: film()[:200], "not-a-video"),
