@@ -57,6 +57,7 @@ class Run:
         decay = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.mag.annotator, multi_avg_fn=decay, use_buffers=True)
         self.iteration, self.pictures, self.seconds, self.best = 0, 0, 0.0, 0.0
+        self.epoch, self.step, self.batch = 0, 0, 0  # finished; iterations since then; the stream's next
         self.validated: dict[int, float] = {}  # validation AP by iteration, the last one
         self.before: dict[str, float] = {}  # what the model that it started from had been trained on
         self.unreadable: set[str] = set()
@@ -101,26 +102,29 @@ class Run:
     def fit(self) -> None:
         """Train from where the run stands to its last epoch; Ctrl-C or SIGTERM saves `last.pt` and returns early."""
         per_epoch, schedule = self.iterations_per_epoch, self.config.schedule
-        last = schedule.epochs * per_epoch
+        last = self.iteration + (schedule.epochs - self.epoch) * per_epoch - self.step
         seen = (self.config.data.spliced + self.config.data.authentic) * self.batches_per_iteration
         with self._log() as log, stop_request() as stop, _progress() as progress:
             bar = progress.add_task("", total=last, completed=self.iteration, state="")
             drawn = self._drawn(last)
             asked = saved = time.perf_counter()
             while self.iteration < last:
-                rate = self._set_rate(schedule.rate(self.iteration, per_epoch))
-                joined = self.iteration >= schedule.adversary_from * per_epoch
+                rate = self._set_rate(schedule.rate(self.iteration, last - self.iteration, per_epoch))
+                joined = self.epoch >= schedule.adversary_from
                 terms, waited = self._iterate(drawn, joined)
                 self.average.update_parameters(self.mag.annotator)
                 self.iteration += 1
+                self.step += 1
+                self.batch += self.batches_per_iteration
                 self.pictures += seen
                 taken = time.perf_counter() - asked
                 self.seconds += taken
                 progress.update(bar, completed=self.iteration)
                 if log and (row := log.add(self.iteration, terms, rate, seen, taken, waited)):
                     progress.update(bar, state=_brief(row))
-                if self.iteration % per_epoch == 0:
-                    self._end_epoch(self.iteration // per_epoch, log)
+                if self.step == per_epoch:
+                    self.epoch, self.step = self.epoch + 1, 0
+                    self._end_epoch(log)
                 leaving = self._any(stop.requested)
                 if leaving or self._any(time.perf_counter() - saved > SAVE_EVERY):
                     self.save("last.pt")
@@ -134,13 +138,13 @@ class Run:
         """What the first process writes; rows and panels of a time past the one that is resumed are dropped."""
         if not self.fabric.is_global_zero:
             return nullcontext()
-        panels.forget(self.folder, after=self.iteration // self.iterations_per_epoch)
+        panels.forget(self.folder, after=self.epoch)
         return Log(self.folder, self.iteration)
 
     def _drawn(self, last: int) -> Iterator[tuple[RawPictures, RawPictures]]:
         """This process's batches from here to iteration `last`: every so many of the stream's, beginning at its own."""
-        each, processes = self.batches_per_iteration, self.fabric.world_size
-        return batches(self.stream, range(self.iteration * each + self.fabric.global_rank, last * each, processes))
+        end = self.batch + (last - self.iteration) * self.batches_per_iteration
+        return batches(self.stream, range(self.batch + self.fabric.global_rank, end, self.fabric.world_size))
 
     def _iterate(self, drawn: Iterator[tuple[RawPictures, RawPictures]], joined: bool) -> tuple[Terms, float]:
         """One step of each player, on as many batches as are added up: the terms of the last, seconds spent waiting."""
@@ -198,8 +202,8 @@ class Run:
                 group["lr"] = base * factor
         return optim.lr * factor
 
-    def _end_epoch(self, epoch: int, log: Log | None) -> None:
-        is_best = False
+    def _end_epoch(self, log: Log | None) -> None:
+        epoch, is_best = self.epoch, False
         if log:
             score = self.validate()
             console.print(f"epoch {epoch}: validation AP {score:.4f}")
@@ -230,6 +234,10 @@ class Run:
             "config": self.config.model_dump(mode="json"),
             "data": str(self.data),
             "iteration": self.iteration,
+            "epoch": self.epoch,
+            "step": self.step,
+            "iterations_per_epoch": self.iterations_per_epoch,
+            "drawn": self.batch * self.config.data.spliced,
             "pictures": self.pictures,
             "seconds": self.seconds,
             "before": self.before,
@@ -251,6 +259,7 @@ class Run:
 
         On another number of processes it goes on from there too, with other dropout.
         """
+        self._take_up(state)
         self.iteration, self.pictures, self.seconds = state["iteration"], state["pictures"], state["seconds"]
         self.before = state["before"]
         # Other photos or another synthesis: other pictures, on which nothing has been the best yet.
@@ -264,6 +273,20 @@ class Run:
             torch.set_rng_state(state["random"][self.fabric.global_rank].clone())
             if self.on_gpu and state["random_cuda"] is not None:
                 torch.cuda.set_rng_state(state["random_cuda"][self.fabric.global_rank].clone())
+
+    def _take_up(self, state: dict[str, Any]) -> None:
+        """Go on at the same share of the epoch in hand and with the next batch of the stream, of whatever size now.
+
+        A checkpoint of before these were kept has counted iterations, all of one length.
+        """
+        before = Config.model_validate(state["config"])
+        batches_before = before.optim.accumulate * len(state["random"])
+        photos = len(self.stream.hosts)
+        length = state.get("iterations_per_epoch", -(-photos // (before.data.spliced * batches_before)))
+        self.epoch, step = (state["epoch"], state["step"]) if "epoch" in state else divmod(state["iteration"], length)
+        self.step = step * self.iterations_per_epoch // length
+        drawn = state.get("drawn", state["iteration"] * batches_before * before.data.spliced)
+        self.batch = -(-drawn // self.config.data.spliced)
 
     @property
     def on_gpu(self) -> bool:

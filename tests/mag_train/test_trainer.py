@@ -14,8 +14,9 @@ import torch
 
 from mag_train import config as configuration
 from mag_train import log, trainer
-from mag_train.checkpoint import RunError, load_checkpoint
+from mag_train.checkpoint import RunError, load_checkpoint, save_checkpoint
 from mag_train.config import Config
+from mag_train.data.stream import batches
 from mag_train.trainer import Run
 
 CLOCKED = {"pictures_per_second", "waiting_for_data"}
@@ -72,6 +73,37 @@ def test_a_resumed_run_equals_an_undisturbed_one(
     for part in ("networks", "average"):
         for name, tensor in whole[part].items():
             assert torch.equal(tensor, resumed[part][name]), name
+
+
+@pytest.mark.parametrize(
+    "changed", [["optim.accumulate=2"], ["data.spliced=4"], ["data.spliced=1"]], ids=["longer", "larger", "smaller"]
+)
+@pytest.mark.parametrize("old", [False, True], ids=["checkpoint", "checkpoint of before positions were kept"])
+def test_iterations_of_another_length_leave_epochs_and_pictures_as_they_are(
+    changed: list[str], old: bool, rules: Config, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eleven photos, two a batch, so six iterations an epoch: stopped in the middle of the second of four."""
+    four = configuration.override(rules, ["schedule.epochs=4", "schedule.adversary_from=3", "schedule.decay_epochs=2"])
+    stop_after(trainer.start(four, photo_folder, tmp_path / "run"), 10, monkeypatch)
+    if old:
+        state = load_checkpoint(tmp_path / "run" / "last.pt")
+        for key in ("epoch", "step", "iterations_per_epoch", "drawn"):
+            del state[key]
+        save_checkpoint(state, tmp_path / "run" / "last.pt")
+    run = trainer.resume(tmp_path / "run", None, changed)
+    shown: list[int] = []
+    monkeypatch.setattr(trainer, "batches", lambda stream, numbers: shown.extend(numbers) or batches(stream, numbers))
+    run.fit()
+    per_epoch = {"optim.accumulate=2": 3, "data.spliced=4": 3, "data.spliced=1": 11}[changed[0]]
+    assert run.epoch == 4 and run.step == 0 and run.iteration == 10 + 2 * per_epoch + -(-per_epoch // 3)
+    assert shown[0] * run.config.data.spliced == 20 and shown == list(range(shown[0], shown[-1] + 1))
+    logged = rows(tmp_path / "run")
+    rates = [float(row["rate"]) for row in logged]
+    assert max(rates[: -2 * per_epoch]) == rates[-2 * per_epoch] == four.optim.lr
+    assert rates[-per_epoch] == pytest.approx(four.optim.lr / 2)
+    assert [bool(row["d_a"]) for row in logged] == [False] * (len(logged) - per_epoch) + [True] * per_epoch
+    with (tmp_path / "run" / "validation.csv").open() as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]
 
 
 def test_what_was_best_on_other_validation_pictures_is_forgotten(
