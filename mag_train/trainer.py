@@ -267,7 +267,10 @@ class Run:
         self.mag.load_state_dict(state["networks"])
         self.average.load_state_dict(state["average"])
         for name, player in self.game.players.items():
+            configured = [{**group, "params": None} for group in player.optimiser.param_groups]
             player.optimiser.load_state_dict(state["optimisers"][name])
+            for group, now in zip(player.optimiser.param_groups, configured, strict=True):
+                group.update(now, params=group["params"])
             player.scaler.load_state_dict(state["scalers"][name])
         if len(state["random"]) == self.fabric.world_size:
             torch.set_rng_state(state["random"][self.fabric.global_rank].clone())

@@ -106,6 +106,16 @@ def test_iterations_of_another_length_leave_epochs_and_pictures_as_they_are(
         assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]
 
 
+def test_settings_of_the_optimiser_can_be_changed_on_resume(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
+    trainer.start(configuration.override(rules, ["schedule.epochs=1"]), photo_folder, tmp_path / "run").fit()
+    settings = ["optim.weight_decay=0.5", "optim.annotator_betas=[0.8, 0.99]"]
+    players = trainer.resume(tmp_path / "run", None, settings).game.players
+    (group,) = players["annotator"].optimiser.param_groups
+    assert group["weight_decay"] == 0.5 and tuple(group["betas"]) == (0.8, 0.99)
+    (group,) = players["d_a"].optimiser.param_groups
+    assert group["weight_decay"] == 0 and tuple(group["betas"]) == (0.5, 0.999)
+
+
 def test_what_was_best_on_other_validation_pictures_is_forgotten(
     rules: Config, photo_folder: Path, tmp_path: Path
 ) -> None:
