@@ -271,7 +271,8 @@ class Run:
             player.optimiser.load_state_dict(state["optimisers"][name])
             for group, now in zip(player.optimiser.param_groups, configured, strict=True):
                 group.update(now, params=group["params"])
-            player.scaler.load_state_dict(state["scalers"][name])
+            if scaler := state["scalers"][name]:  # empty unless it trained in float16
+                player.scaler.load_state_dict(scaler)
         if len(state["random"]) == self.fabric.world_size:
             torch.set_rng_state(state["random"][self.fabric.global_rank].clone())
             if self.on_gpu and state["random_cuda"] is not None:

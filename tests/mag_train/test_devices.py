@@ -121,6 +121,16 @@ def test_a_run_of_low_precision_trains_all_four_players(precision: str, photo_fo
     assert all(bool(scales[name]) == (precision == "16-mixed") for name in moved)
 
 
+def test_a_run_goes_on_in_another_precision(photo_folder: Path, tmp_path: Path) -> None:
+    rules = configuration.load("smoke", ["schedule.epochs=1"])
+    trainer.start(rules, photo_folder, tmp_path / "run").fit()
+    for precision in ("16-mixed", "32-true"):
+        run = trainer.resume(tmp_path / "run", None, [f"precision={precision}"])
+        run.save("last.pt")
+        scales = load_checkpoint(tmp_path / "run" / "last.pt")["scalers"]
+        assert bool(scales["annotator"]) == (precision == "16-mixed")
+
+
 def test_an_overflow_in_float16_costs_one_player_one_step(photo_folder: Path, tmp_path: Path) -> None:
     rules = configuration.load("smoke", ["precision=16-mixed", "schedule.adversary_from=0"])
     run = trainer.start(rules, photo_folder, tmp_path / "run")
