@@ -5,7 +5,7 @@ import os
 import platform
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from mag_train import models
 from mag_train.calibration import UNCALIBRATED, calibrate, calibration_photos, mask_slope
 from mag_train.checkpoint import RunError, best_checkpoint, load_checkpoint, trained_so_far
 from mag_train.config import Config
-from mag_train.data.opening import split
+from mag_train.data.opening import split_photos
 from mag_train.data.photos import Photo, labelled_photos
 from mag_train.data.ready_made import ready_made
 from mag_train.half import with_float16
@@ -57,7 +57,8 @@ def bundle_of_run(run: Path, data: Path | None, weights_licence: str, average_wi
     state = load_checkpoint(best_checkpoint(run))
     config = Config.model_validate(state["config"])
     own = Path(state["data"])
-    photos = calibration_photos(data or own, trained_on=data is None or data.resolve() == own)
+    held_out = state.get("held_out", ())
+    photos = calibration_photos(data or own, data is None or data.resolve() == own, held_out)
     annotator = averaged_annotator(config, state)
     facts = _facts(config, state)
     if average_with:
@@ -74,7 +75,7 @@ def bundle_of_run(run: Path, data: Path | None, weights_licence: str, average_wi
         classes=bundle.CLASS_NAMES,
         mask_threshold=MASK_THRESHOLD,
         calibration=UNCALIBRATED,
-        training={**facts, "photos_by_class": photos_by_class(own)},
+        training={**facts, "photos_by_class": photos_by_class(own, held_out)},
         weights_licence=weights_licence,
         networks={},
     )
@@ -185,12 +186,12 @@ def _inputs(given: Bundle, photos: list[Photo], count: int) -> Iterator[NDArray[
         yield given.normalisation([pad(shrink(photo.read()[0], given.max_side), given.multiple)])
 
 
-def photos_by_class(data: Path) -> dict[str, int] | None:
+def photos_by_class(data: Path, held_out: Collection[str] = ()) -> dict[str, int] | None:
     """How many of the photos that a run on `data` trained on show each class; None for splices that lay on disk."""
     try:
         if ready_made(data) is not None:
             return None
-        photos = split(labelled_photos(data))[1]
+        photos = split_photos(labelled_photos(data), data, held_out)[1]
     except ValueError:
         return None
     counts: Counter[int] = Counter()

@@ -3,7 +3,7 @@
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mag_train import panels
 from mag_train.checkpoint import RunError, load_checkpoint, save_checkpoint
 from mag_train.config import Config, override
-from mag_train.data.opening import open_stream
+from mag_train.data.opening import HeldOutGoneError, held_out_of, open_stream
 from mag_train.data.stream import RawPictures, batches
 from mag_train.data.targets import Pictures, pictures
 from mag_train.devices import launch, of_each_process
@@ -46,11 +46,13 @@ class Run:
     With several processes each of them has a Run, on its own share of the same batches; the first one writes.
     """
 
-    def __init__(self, config: Config, data: Path, folder: Path, fabric: Fabric) -> None:
+    def __init__(
+        self, config: Config, data: Path, folder: Path, fabric: Fabric, held_out: Collection[str] = ()
+    ) -> None:
         self.config, self.data, self.folder, self.fabric = config, data.resolve(), folder, fabric
         console.quiet = not fabric.is_global_zero
         torch.manual_seed(config.seed)
-        self.stream, self.validation = open_stream(data, config.data, config.seed)
+        self._open(data, held_out)
         self.mag = Mag(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.game = Game(self._players(), fabric, config)
         self._refuse_crop()
@@ -65,6 +67,18 @@ class Run:
         self.validated_on = zlib.crc32(b"".join(raw.image.numpy().tobytes() for raw in self.shown))
         if fabric.global_rank:  # the same weights everywhere, other dropout
             torch.manual_seed(config.seed + fabric.global_rank)
+
+    def _open(self, data: Path, held_out: Collection[str]) -> None:
+        """The streams, holding out what was so far, as long as any of it is there: what is lost may come back."""
+        settings = data, self.config.data, self.config.seed
+        try:
+            self.stream, self.validation = open_stream(*settings, held_out)
+        except HeldOutGoneError as error:
+            line = f"{error}: others are held out from here on, which it may have been trained on"
+            console.print(line, markup=False, soft_wrap=True)
+            held_out = ()
+            self.stream, self.validation = open_stream(*settings)
+        self.held_out = sorted({*held_out, *held_out_of(data, self.stream, self.validation)})
 
     def _refuse_crop(self) -> None:
         """Now, not when the network that cannot take the pictures joins, epochs later."""
@@ -233,6 +247,7 @@ class Run:
         state = {
             "config": self.config.model_dump(mode="json"),
             "data": str(self.data),
+            "held_out": self.held_out,
             "iteration": self.iteration,
             "epoch": self.epoch,
             "step": self.step,
@@ -321,7 +336,8 @@ def resume(folder: Path, data: Path | None, overrides: Sequence[str], devices: i
     """The run in `folder` as its last checkpoint left it, on its own photos unless `data` names others."""
     state = load_checkpoint(folder / "last.pt")
     config = override(Config.model_validate(state["config"]), overrides)
-    run = Run(config, data or Path(state["data"]), folder, launch(config.precision, devices, num_nodes))
+    fabric = launch(config.precision, devices, num_nodes)
+    run = Run(config, data or Path(state["data"]), folder, fabric, state.get("held_out", ()))
     run.load(state)
     if run.fabric.is_global_zero:
         (folder / "config.json").write_text(config.model_dump_json(indent=2))

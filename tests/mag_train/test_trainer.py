@@ -14,9 +14,11 @@ import torch
 
 from mag_train import config as configuration
 from mag_train import log, trainer
+from mag_train.calibration import calibration_photos
 from mag_train.checkpoint import RunError, load_checkpoint, save_checkpoint
 from mag_train.config import Config
 from mag_train.data.stream import batches
+from mag_train.export import photos_by_class
 from mag_train.trainer import Run
 
 CLOCKED = {"pictures_per_second", "waiting_for_data"}
@@ -159,6 +161,33 @@ def test_held_out_photos_are_never_trained_on(rules: Config, photo_folder: Path,
     run = trainer.start(rules, photo_folder, tmp_path / "run")
     assert not set(run.stream.hosts) & set(run.validation.hosts)
     assert len(run.stream.hosts) + len(run.validation.hosts) == 12
+
+
+def test_photos_lost_or_added_change_no_side(
+    rules: Config, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else a run that goes on is validated, and its bundle calibrated, on photos that it has been trained on."""
+    photos = tmp_path / "photos"
+    shutil.copytree(photo_folder, photos)
+    run = trainer.start(rules, photos, tmp_path / "run")
+    held_out = [photo.image.name for photo in run.validation.hosts]
+    assert held_out == ["00.jpg"]
+    shutil.copy(photos / "images" / "01.jpg", photos / "images" / "0.jpg")  # now the first
+    again = trainer.resume(tmp_path / "run", None, [])
+    again.save("last.pt")
+    assert [photo.image.name for photo in again.validation.hosts] == held_out
+    assert "0.jpg" in {photo.image.name for photo in again.stream.hosts}
+    state = load_checkpoint(tmp_path / "run" / "last.pt")
+    calibrating = calibration_photos(photos, trained_on=True, held_out=state["held_out"])
+    assert [photo.image.name for photo in calibrating] == held_out
+    known = photos_by_class(photos, state["held_out"])
+    assert known and known["person"] == 10  # neither 00.jpg nor the two without maps
+    (photos / "images" / "00.jpg").unlink()
+    with pytest.raises(RunError, match="none of the photos that the run has held out is there; name a folder"):
+        calibration_photos(photos, trained_on=True, held_out=state["held_out"])
+    capsys.readouterr()
+    assert [photo.image.name for photo in trainer.resume(tmp_path / "run", None, []).validation.hosts] == ["0.jpg"]
+    assert "others are held out from here on" in capsys.readouterr().err
 
 
 def test_a_folder_with_a_run_is_not_overwritten(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
