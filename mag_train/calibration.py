@@ -57,13 +57,14 @@ def calibration_photos(data: Path, trained_on: bool, held_out: Collection[str] =
     its checkpoint says (`opening.held_out_of`), or else all of them; in a folder that is nothing but photos, all of
     those. Raises RunError when there are none.
     """
-    photos = [photo for photo in _listed(data, trained_on, held_out) if _can_be_read(photo)]
+    photos = [photo for photo in _listed(data, trained_on, held_out) if can_be_read(photo)]
     if not photos:
         raise RunError(f"{data}: none of the photos to calibrate the score on can be read")
     return photos
 
 
-def _can_be_read(photo: Photo) -> bool:
+def can_be_read(photo: Photo) -> bool:
+    """Whether a photo can be used; if not, a line says why."""
     try:
         photo.read()
     except (PictureError, ValueError, OSError) as error:

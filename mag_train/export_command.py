@@ -51,7 +51,7 @@ Int8 = Annotated[
     typer.Option(
         "--int8",
         metavar="PHOTOS",
-        help="Add the INT8 network, calibrated on the photos in a folder, or of role calibration in its manifest.",
+        help="Add the INT8 network, calibrated on the authentic photos in a folder, as --data takes one.",
     ),
 ]
 Engine = Annotated[
@@ -84,6 +84,7 @@ def export(
     from mag_train import export as exporting
     from mag_train.quantise import photos_in, with_int8
 
+    quantised_on = photos_in(int8) if int8 else []  # now: what is no such folder is said before the work
     if run.suffix == ".zip" or (run / MANIFEST).is_file():
         if extra or average_with or not (data or int8):
             raise typer.BadParameter(
@@ -95,7 +96,7 @@ def export(
     else:
         written = exporting.bundle_of_run(run, data, weights_licence, average_with)
     if int8:
-        written = with_int8(written, photos_in(int8))
+        written = with_int8(written, quantised_on)
     bundles.save(written, bundle)  # now, complete: whatever failed before leaves what lay there alone
     _report(written, bundle)
     if extra:
