@@ -113,16 +113,21 @@ def _calibrated(annotator: Annotator, draft: Bundle, photos: list[Photo]) -> Bun
     return with_float16(calibrated, _inputs(given, photos, HALF_CHECKED), _in_torch(annotator))
 
 
-def export_retoucher(run: Path, out: Path) -> None:
-    """Write a run's retoucher as ONNX, for studies of robustness: image to `retouched`, N x 4 x H x W.
+def retoucher_of_run(run: Path) -> bytes:
+    """A run's retoucher as ONNX, for studies of robustness: image to `retouched`, N x 4 x H x W.
 
-    RGB and attention: eq. 1 of them and the image gives B^. Raises RunError when the run has no retoucher or ONNX
-    Runtime and torch disagree on it.
+    RGB and attention: eq. 1 of them and the image gives B^. It is that of the best checkpoint, or of the last when it
+    had not joined before. Raises RunError when the run has no retoucher, none that has been trained, or ONNX Runtime
+    and torch disagree on it.
     """
     state = load_checkpoint(best_checkpoint(run))
+    if not _retoucher_has_joined(state) and run.suffix != ".pt":
+        state = load_checkpoint(run / "last.pt")
     config = Config.model_validate(state["config"])
     if config.model.retoucher == "none":
         raise RunError(f"{run}: trained without a retoucher")
+    if not _retoucher_has_joined(state):
+        raise RunError(f"{run}: the retoucher never joined (schedule.adversary_from): its weights are random")
     networks = models.Mag(config.model)
     networks.load_state_dict(state["networks"])
     outputs = RetoucherOutputs(networks.retoucher).eval()
@@ -133,7 +138,12 @@ def export_retoucher(run: Path, out: Path) -> None:
     difference = float(np.abs(session.run(["retouched"], {"image": image})[0] - _in_torch(outputs)(image)).max())
     if not difference <= LARGEST_DIFFERENCE:
         raise RunError(f"ONNX Runtime differs from torch by {difference:.2g} on the retoucher")
-    out.write_bytes(network)
+    return network
+
+
+def _retoucher_has_joined(state: dict[str, Any]) -> bool:
+    """Whether it has taken a step."""
+    return "retoucher" in state["optimisers"] and bool(state["optimisers"]["retoucher"]["state"])
 
 
 def averaged_annotator(config: Config, state: dict[str, Any]) -> Annotator:
