@@ -317,7 +317,7 @@ def start(
 ) -> Run:
     """A new run in `folder`, which must not hold one already; `warm`: the model whose annotator it starts from."""
     fabric = launch(config.precision, devices, num_nodes)
-    if (folder / "config.json").exists():
+    if (folder / "last.pt").exists():
         raise RunError(f"{folder} holds a run already: --resume continues it, another --out starts afresh")
     fabric.barrier()  # all have looked before the first one writes
     run = Run(config, data, folder, fabric)
@@ -327,8 +327,9 @@ def start(
         run.average.module.load_state_dict(run.mag.annotator.state_dict())
     if fabric.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(config.model_dump_json(indent=2))
     run.save("last.pt")
+    if fabric.is_global_zero:
+        (folder / "config.json").write_text(config.model_dump_json(indent=2))
     return run
 
 

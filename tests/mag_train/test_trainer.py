@@ -1,6 +1,7 @@
 """A run: it learns, it stops when asked, and what is resumed goes on as if it had never stopped."""
 
 import csv
+import errno
 import os
 import shutil
 import signal
@@ -219,6 +220,22 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(
         run.save("last.pt")
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "last.pt"}
+
+
+def test_a_run_that_could_not_save_its_beginning_is_started_again(
+    rules: Config, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder without a checkpoint holds nothing to go on from, and nothing to lose."""
+
+    def full_disk(_state: object, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full_disk)
+        with pytest.raises(RunError, match=r"No space left on device; make room, and start again"):
+            trainer.start(rules, photo_folder, tmp_path / "run")
+    trainer.start(rules, photo_folder, tmp_path / "run")
+    assert trainer.resume(tmp_path / "run", None, []).iteration == 0
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_terms_and_photos(
