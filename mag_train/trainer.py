@@ -121,6 +121,8 @@ class Run:
         with self._log() as log, stop_request() as stop, _progress() as progress:
             bar = progress.add_task("", total=last, completed=self.iteration, state="")
             drawn = self._drawn(last)
+            if self.step == per_epoch:  # an epoch whose validation did not come to its end
+                self._end_epoch(log)
             asked = saved = time.perf_counter()
             while self.iteration < last:
                 rate = self._set_rate(schedule.rate(self.iteration, last - self.iteration, per_epoch))
@@ -137,7 +139,7 @@ class Run:
                 if log and (row := log.add(self.iteration, terms, rate, seen, taken, waited)):
                     progress.update(bar, state=_brief(row))
                 if self.step == per_epoch:
-                    self.epoch, self.step = self.epoch + 1, 0
+                    self.save("last.pt")  # whatever happens to the validation, the epoch is not lost
                     self._end_epoch(log)
                 leaving = self._any(stop.requested)
                 if leaving or self._any(time.perf_counter() - saved > SAVE_EVERY):
@@ -217,6 +219,7 @@ class Run:
         return optim.lr * factor
 
     def _end_epoch(self, log: Log | None) -> None:
+        self.epoch, self.step = self.epoch + 1, 0
         epoch, is_best = self.epoch, False
         if log:
             score = self.validate()
@@ -238,6 +241,7 @@ class Run:
         scores = []
         for index in range(VALIDATION_BATCHES):
             raw, _ = self.validation[index]
+            self._report_unreadable(raw)
             masks = self.average(pictures(raw, self.fabric.device).image)[:, 0].cpu().numpy()
             scores += [average_precision(t, m) for t, m in zip(raw.mask.numpy() > 0, masks, strict=True)]
         return float(np.nanmean(scores))

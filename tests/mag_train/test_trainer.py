@@ -21,6 +21,8 @@ from mag_train.config import Config
 from mag_train.data.stream import batches
 from mag_train.export import photos_by_class
 from mag_train.trainer import Run
+from tests.conftest import save
+from tests.mag_train.conftest import labelled_photo
 
 CLOCKED = {"pictures_per_second", "waiting_for_data"}
 """Columns that a second run cannot repeat."""
@@ -258,6 +260,28 @@ def test_a_corrupt_photo_is_skipped_and_said_once(
     said = capsys.readouterr().err
     assert "03.jpg" in said and "(1 so far)" in said and "(2 so far)" not in said
     assert len(rows(tmp_path / "run")) == 12
+
+
+def test_held_out_photos_that_cannot_be_read_are_said_and_cost_no_epoch(
+    rules: Config, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    for number in range(26):
+        save(photos / "images" / f"{number:02d}.png", labelled_photo(number)[0])
+    run = trainer.start(configuration.override(rules, ["data.spliced=5"]), photos, tmp_path / "run")
+    first, second = (photo.image for photo in run.validation.hosts)
+    (photos / "first.png").write_bytes(first.read_bytes())
+    first.write_bytes(b"corrupt")
+    run.validate()
+    assert "skipped" in (said := capsys.readouterr().err) and "00.png" in said and "(1 so far)" in said
+    second.unlink()
+    with pytest.raises(RuntimeError, match="none of the held-out photos can be read: "):
+        run.fit()
+    assert load_checkpoint(tmp_path / "run" / "last.pt")["iteration"] == 5
+    (photos / "first.png").replace(first)
+    trainer.resume(tmp_path / "run", None, []).fit()
+    with (tmp_path / "run" / "validation.csv").open() as file:
+        assert [(row["epoch"], row["iteration"]) for row in csv.DictReader(file)] == [("1", "5"), ("2", "10")]
 
 
 def magtrain(*arguments: object) -> subprocess.Popen[str]:
