@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mag_train import panels
 from mag_train.checkpoint import RunError, load_checkpoint, save_checkpoint
 from mag_train.config import Config, override
-from mag_train.data.opening import HeldOutGoneError, held_out_of, open_stream
+from mag_train.data.opening import HeldOutGoneError, held_out_of, name_in, open_stream
 from mag_train.data.stream import RawPictures, batches
 from mag_train.data.targets import Pictures, pictures
 from mag_train.devices import launch, of_each_process
@@ -64,7 +64,7 @@ class Run:
         self.before: dict[str, float] = {}  # what the model that it started from had been trained on
         self.unreadable: set[str] = set()
         self.shown = panels.fixed_pictures(self.validation) if fabric.is_global_zero else []
-        self.validated_on = zlib.crc32(b"".join(raw.image.numpy().tobytes() for raw in self.shown))
+        self.validated_on = self._validated_on(data)
         if fabric.global_rank:  # the same weights everywhere, other dropout
             torch.manual_seed(config.seed + fabric.global_rank)
 
@@ -79,6 +79,12 @@ class Run:
             held_out = ()
             self.stream, self.validation = open_stream(*settings)
         self.held_out = sorted({*held_out, *held_out_of(data, self.stream, self.validation)})
+
+    def _validated_on(self, data: Path) -> int:
+        """A checksum of what decides the pictures of the validation: their number, their hosts, how they are made."""
+        hosts = [name_in(data, each.image) for each in self.validation.hosts]
+        about = "\n".join([f"{VALIDATION_BATCHES} x {self.config.data.spliced}", *hosts])
+        return zlib.crc32(b"".join([about.encode(), *(raw.image.numpy().tobytes() for raw in self.shown)]))
 
     def _refuse_crop(self) -> None:
         """Now, not when the network that cannot take the pictures joins, epochs later."""

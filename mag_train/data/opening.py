@@ -49,12 +49,13 @@ def open_stream(
 def held_out_of(folder: Path, training: Stream[Any], validation: Stream[Any]) -> list[str]:
     """What is validated on and not trained on, as paths in the folder."""
     trained_on, validated_on = (
-        {_name(folder, each.image) for each in (*stream.hosts, *stream.authentic)} for stream in (training, validation)
+        {each.image for each in (*stream.hosts, *stream.authentic)} for stream in (training, validation)
     )
-    return sorted(validated_on - trained_on)
+    return sorted(name_in(folder, image) for image in validated_on - trained_on)
 
 
-def _name(folder: Path, image: Path) -> str:
+def name_in(folder: Path, image: Path) -> str:
+    """What a picture is called in checkpoints: its path in the folder."""
     return (image.relative_to(folder) if image.is_relative_to(folder) else image).as_posix()
 
 
@@ -68,7 +69,7 @@ def split_photos(
     if not held_out:
         return split(photos)
     kept, training = (
-        [each for each in photos if (_name(folder, each.image) in held_out) is is_in] for is_in in (True, False)
+        [each for each in photos if (name_in(folder, each.image) in held_out) is is_in] for is_in in (True, False)
     )
     if not kept:
         raise HeldOutGoneError(f"{folder}: none of the photos that the run has held out is there")
@@ -101,7 +102,7 @@ def split_by_host(
     Raises ValueError when nothing is left on either side, HeldOutGoneError when no spliced one of the names is there.
     """
     if held_out:
-        hosts = {each.host for each in (*spliced, *authentic) if _name(folder, each.image) in held_out}
+        hosts = {each.host for each in (*spliced, *authentic) if name_in(folder, each.image) in held_out}
         if hosts.isdisjoint(each.host for each in spliced):
             raise HeldOutGoneError(f"{folder}: none of the splices that the run has held out is there")
         if hosts.issuperset(each.host for each in spliced):

@@ -128,6 +128,7 @@ def test_what_was_best_on_other_validation_pictures_is_forgotten(
     run.fit()
     assert trainer.resume(tmp_path / "run", None, ["schedule.epochs=3"]).best == run.best > 0
     assert trainer.resume(tmp_path / "run", None, ["seed=7"]).best == 0
+    assert trainer.resume(tmp_path / "run", None, ["data.spliced=3"]).best == 0  # more of them
 
 
 def test_a_checkpoint_has_the_validation_of_its_own_weights(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
