@@ -47,7 +47,7 @@ Evidence = dict[str, NDArray[np.float64]]
 With one of the first two alone the score would partly tell what was scaled and saved from what was not.
 """
 
-console = Console(stderr=True)
+console = Console(stderr=True, emoji=False)
 
 
 def calibration_photos(data: Path, trained_on: bool, held_out: Collection[str] = ()) -> list[Photo]:

@@ -86,7 +86,7 @@ def main() -> None:
 
     Of several processes the first one speaks.
     """
-    errors = Console(stderr=True, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
+    errors = Console(stderr=True, emoji=False, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
     try:
         app()
     except (ValueError, OSError, RuntimeError) as error:

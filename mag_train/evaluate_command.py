@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # at run time only inside the functions: magtrain --help must
     from mag_train.degradations import Degradation
     from mag_train.evaluation import Estimate, Method, Result, Row
 
-terminal, progress_console = Console(), Console(stderr=True)
+terminal, progress_console = Console(emoji=False), Console(stderr=True, emoji=False)
 if not terminal.is_terminal:
     terminal.width = 4096  # a pipe has no width to wrap at
 
@@ -155,7 +155,7 @@ def _results(
     from mag_train.evaluation import evaluate as measured
 
     silence_decoders()  # the table says what cannot be read
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     results = []
     with Progress(*columns, console=progress_console, disable=not progress_console.is_terminal) as progress:
         for degraded in degradations:

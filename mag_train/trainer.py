@@ -37,7 +37,7 @@ SAVE_EVERY = 600
 WARM_START_BATCHES = 4
 """Batches whose spliced pictures give the statistics of batch norm when training starts from a bundle."""
 
-console = Console(stderr=True)
+console = Console(stderr=True, emoji=False)
 
 
 class Run:
