@@ -16,6 +16,7 @@ from mag_train.config import DataConfig
 from mag_train.data.history import Image
 from mag_train.data.photos import Labelled, Readable, Reader, turn
 from mag_train.data.synthesis import Picture, authentic, spliced
+from mag_train.data.workers import end_with_parent
 
 ENDS_SHORT = 0.5
 """Share of the pictures that lack rows and columns of the crop and are mirrored outwards, as the runtime pads them."""
@@ -161,3 +162,4 @@ def _start_worker(_: int) -> None:
     # Ctrl-C reaches the whole process group; the training loop decides when to stop and needs its batch until then.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent()  # torch's own watch takes for its parent who adopts a worker whose parent died before it began
