@@ -119,8 +119,11 @@ class Run:
         """An epoch has shown every photo once as the host of a spliced picture."""
         return -(-self.stream.batches_per_epoch // self.batches_per_iteration)
 
-    def fit(self) -> None:
-        """Train from where the run stands to its last epoch; Ctrl-C or SIGTERM saves `last.pt` and returns early."""
+    def fit(self) -> bool:
+        """Train from where the run stands to its last epoch, and whether it came there.
+
+        Ctrl-C or SIGTERM saves `last.pt` and returns early.
+        """
         per_epoch, schedule = self.iterations_per_epoch, self.config.schedule
         last = self.iteration + (schedule.epochs - self.epoch) * per_epoch - self.step
         seen = (self.config.data.spliced + self.config.data.authentic) * self.batches_per_iteration
@@ -151,10 +154,11 @@ class Run:
                 if leaving or self._any(time.perf_counter() - saved > SAVE_EVERY):
                     self.save("last.pt")
                     saved = time.perf_counter()
-                if leaving:
+                if leaving and self.iteration < last:
                     console.print(f"Stopped after iteration {self.iteration}; --resume continues.")
-                    return
+                    return False
                 asked = time.perf_counter()
+        return True
 
     def _log(self) -> Log | nullcontext[None]:
         """What the first process writes; rows and panels of a time past the one that is resumed are dropped."""
