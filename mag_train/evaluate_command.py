@@ -297,7 +297,8 @@ def as_markdown(rows: Sequence["Row"], notes: Sequence[str]) -> str:
     """A table for each section, and the notes as a list."""
     parts = []
     for section in _sections(rows):
-        lines = [_head(), ["---"] + ["---:"] * (len(_head()) - 1), *_lines(section)]
+        cells = [[cell.replace("|", "\\|") for cell in line] for line in _lines(section)]
+        lines = [_head(), ["---"] + ["---:"] * (len(_head()) - 1), *cells]
         parts.append(f"**{_caption(section)}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
 

@@ -286,6 +286,15 @@ def test_a_file_that_cannot_be_written_does_not_cost_the_table(
             run(red_model, "--dataset", "pair:not-read-yet", option, tmp_path)
 
 
+def test_a_bar_in_a_models_name_makes_no_column_of_the_markdown(pair: Path, red_model: Path, tmp_path: Path) -> None:
+    red_model.rename(tmp_path / "red|blue")
+    run(tmp_path / "red|blue", "--dataset", f"pair:{pair}", "--markdown", tmp_path / "out.md")
+    rows = [line for line in (tmp_path / "out.md").read_text().splitlines() if line.startswith("| ")]
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1 and any(
+        "red\\|blue" in line for line in rows
+    )
+
+
 def test_two_runs_give_the_same_bytes(pair: Path, red_model: Path, tmp_path: Path) -> None:
     written = []
     for name in ("one", "two"):
