@@ -33,7 +33,7 @@ from mag_train.half import with_float16
 from mag_train.models.annotator import Annotator
 from mag_train.models.folding import folded, midway, of_bundle, rounded, tempered
 from mag_train.models.retoucher import RetoucherOutputs
-from mag_train.warm_start import averaged_weights, slope_of, weights_of
+from mag_train.warm_start import averaged_weights, for_maps_of, slope_of, weights_of
 
 NORMALISATION = Normalisation(scale=1 / 127.5, offset=-1.0)
 MAX_SIDE = 1024
@@ -63,8 +63,8 @@ def bundle_of_run(run: Path, data: Path | None, weights_licence: str, average_wi
     facts = _facts(config, state)
     if average_with:
         other = bundle.load(average_with)
-        slope = slope_of(other)
-        annotator = tempered(midway(tempered(annotator, slope), weights_of(other)), 1 / slope)
+        slope, weights = slope_of(other), for_maps_of(annotator, weights_of(other))
+        annotator = tempered(midway(tempered(annotator, slope), weights), 1 / slope)
         facts["averaged_with"] = other.sha256
         facts.pop("validation_ap", None)  # that of the run's own weights
     draft = Bundle(

@@ -94,6 +94,18 @@ def test_averaged_weights_do_not_claim_the_validation_of_the_run(run: Path, expo
     assert "validation_ap" in alone.training and "validation_ap" not in mean.training
 
 
+def test_a_run_of_the_mask_alone_is_averaged_with_the_bundle_of_all_tasks_that_it_started_from(
+    exported: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    rules = configuration.load("smoke", ["model.tasks=mask", "model.retoucher=none", "schedule.epochs=1"])
+    trainer.start(rules, photo_folder, tmp_path / "run", warm=exported)
+    app(
+        ["export", str(tmp_path / "run"), str(tmp_path / "mean"), "--average-with", str(exported)],
+        standalone_mode=False,
+    )
+    assert bundles.load(tmp_path / "mean").training["averaged_with"] == bundles.load(exported).sha256
+
+
 def test_a_bundle_is_calibrated_anew_without_its_run(exported: Path, photo_folder: Path, tmp_path: Path) -> None:
     """Else a newsroom could not have the verdicts of its own photos, nor an old bundle the float16 network."""
     before = bundles.load(exported)
