@@ -23,9 +23,8 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as a RuntimeError
         partial.unlink(missing_ok=True)
         reason = error.strerror if isinstance(error, OSError) else "the disk is full or failing"
-        raise RunError(
-            f"cannot write {path}: {reason}; make room, and --resume goes on from the last checkpoint"
-        ) from error
+        goes_on = "--resume goes on from the last checkpoint" if path.with_name("last.pt").exists() else "start again"
+        raise RunError(f"cannot write {path}: {reason}; make room, and {goes_on}") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -98,10 +98,9 @@ class ScheduleConfig(_Section):
     adversary_from: int = Field(default=0, ge=0)
     """Epoch at which retoucher and discriminators join; before it the annotator trains on plain splices."""
 
-    def rate(self, iteration: int, per_epoch: int) -> float:
-        """The factor on the learning rates at an iteration, in [0, 1]."""
+    def rate(self, iteration: int, left: int, per_epoch: int) -> float:
+        """The factor on the learning rates in [0, 1], at an iteration with which `left` of them are to come."""
         rise = min(1.0, (iteration + 1) / self.ramp) if self.ramp else 1.0
-        left = self.epochs * per_epoch - iteration
         fall = min(1.0, left / (self.decay_epochs * per_epoch)) if self.decay_epochs else 1.0
         return rise * max(0.0, fall)
 

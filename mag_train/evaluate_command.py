@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # at run time only inside the functions: magtrain --help must
     from mag_train.degradations import Degradation
     from mag_train.evaluation import Estimate, Method, Result, Row
 
-terminal, progress_console = Console(), Console(stderr=True)
+terminal, progress_console = Console(emoji=False), Console(stderr=True, emoji=False)
 if not terminal.is_terminal:
     terminal.width = 4096  # a pipe has no width to wrap at
 
@@ -108,23 +108,35 @@ def evaluate(
     from mag_train.degradations import UNCHANGED, degradation
     from mag_train.evaluation import load_model, methods, summarise
 
+    for option, file in (("--csv", csv_file), ("--json", json_file), ("--markdown", markdown)):
+        _refuse_to_lose(option, file)
     pictures = _pictures(dataset)
     degradations = [UNCHANGED, *(degradation(text) for text in degrade or [])]
     ways = methods([load_model(path, precision.value) for path in models], protocol.value)
     results = _results(pictures, ways, protocol, degradations)
     rows = summarise(results, ways)
     notes = _notes(results, rows, protocol)
-    if csv_file:
-        _write_csv(csv_file, results, ways)
-    if json_file:
-        json_file.write_text(
-            json.dumps(as_json(rows, notes, protocol), indent=2, allow_nan=False) + "\n", encoding="utf-8"
-        )
-    if markdown:
-        markdown.write_text(as_markdown(rows, notes), encoding="utf-8")
-    _print(rows, notes)
+    try:
+        if csv_file:
+            _write_csv(csv_file, results, ways)
+        if json_file:
+            json_file.write_text(
+                json.dumps(as_json(rows, notes, protocol), indent=2, allow_nan=False) + "\n", encoding="utf-8"
+            )
+        if markdown:
+            markdown.write_text(as_markdown(rows, notes), encoding="utf-8")
+    finally:  # a disk that is full does not cost the table, nor a pipe that is closed the files
+        _print(rows, notes)
     if not rows:
         raise ValueError("nothing could be measured")
+
+
+def _refuse_to_lose(option: str, file: Path | None) -> None:
+    """Before the measuring. Raises ValueError when a file cannot be written for its place."""
+    if file is not None and file.is_dir():
+        raise ValueError(f"{option} {file}: is a folder; name a file")
+    if file is not None and not file.parent.is_dir():
+        raise ValueError(f"{option} {file}: there is no folder {file.parent}")
 
 
 def _pictures(datasets: Sequence[str]) -> list["Tampered"]:
@@ -155,7 +167,7 @@ def _results(
     from mag_train.evaluation import evaluate as measured
 
     silence_decoders()  # the table says what cannot be read
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     results = []
     with Progress(*columns, console=progress_console, disable=not progress_console.is_terminal) as progress:
         for degraded in degradations:
@@ -285,7 +297,8 @@ def as_markdown(rows: Sequence["Row"], notes: Sequence[str]) -> str:
     """A table for each section, and the notes as a list."""
     parts = []
     for section in _sections(rows):
-        lines = [_head(), ["---"] + ["---:"] * (len(_head()) - 1), *_lines(section)]
+        cells = [[cell.replace("|", "\\|") for cell in line] for line in _lines(section)]
+        lines = [_head(), ["---"] + ["---:"] * (len(_head()) - 1), *cells]
         parts.append(f"**{_caption(section)}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
 

@@ -5,7 +5,7 @@ import os
 import platform
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,14 +26,14 @@ from mag_train import models
 from mag_train.calibration import UNCALIBRATED, calibrate, calibration_photos, mask_slope
 from mag_train.checkpoint import RunError, best_checkpoint, load_checkpoint, trained_so_far
 from mag_train.config import Config
-from mag_train.data.opening import split
+from mag_train.data.opening import split_photos
 from mag_train.data.photos import Photo, labelled_photos
 from mag_train.data.ready_made import ready_made
 from mag_train.half import with_float16
 from mag_train.models.annotator import Annotator
 from mag_train.models.folding import folded, midway, of_bundle, rounded, tempered
 from mag_train.models.retoucher import RetoucherOutputs
-from mag_train.warm_start import averaged_weights, slope_of, weights_of
+from mag_train.warm_start import averaged_weights, for_maps_of, slope_of, weights_of
 
 NORMALISATION = Normalisation(scale=1 / 127.5, offset=-1.0)
 MAX_SIDE = 1024
@@ -57,13 +57,14 @@ def bundle_of_run(run: Path, data: Path | None, weights_licence: str, average_wi
     state = load_checkpoint(best_checkpoint(run))
     config = Config.model_validate(state["config"])
     own = Path(state["data"])
-    photos = calibration_photos(data or own, trained_on=data is None or data.resolve() == own)
+    held_out = state.get("held_out", ())
+    photos = calibration_photos(data or own, data is None or data.resolve() == own, held_out)
     annotator = averaged_annotator(config, state)
     facts = _facts(config, state)
     if average_with:
         other = bundle.load(average_with)
-        slope = slope_of(other)
-        annotator = tempered(midway(tempered(annotator, slope), weights_of(other)), 1 / slope)
+        slope, weights = slope_of(other), for_maps_of(annotator, weights_of(other))
+        annotator = tempered(midway(tempered(annotator, slope), weights), 1 / slope)
         facts["averaged_with"] = other.sha256
         facts.pop("validation_ap", None)  # that of the run's own weights
     draft = Bundle(
@@ -74,7 +75,7 @@ def bundle_of_run(run: Path, data: Path | None, weights_licence: str, average_wi
         classes=bundle.CLASS_NAMES,
         mask_threshold=MASK_THRESHOLD,
         calibration=UNCALIBRATED,
-        training={**facts, "photos_by_class": photos_by_class(own)},
+        training={**facts, "photos_by_class": photos_by_class(own, held_out)},
         weights_licence=weights_licence,
         networks={},
     )
@@ -112,16 +113,21 @@ def _calibrated(annotator: Annotator, draft: Bundle, photos: list[Photo]) -> Bun
     return with_float16(calibrated, _inputs(given, photos, HALF_CHECKED), _in_torch(annotator))
 
 
-def export_retoucher(run: Path, out: Path) -> None:
-    """Write a run's retoucher as ONNX, for studies of robustness: image to `retouched`, N x 4 x H x W.
+def retoucher_of_run(run: Path) -> bytes:
+    """A run's retoucher as ONNX, for studies of robustness: image to `retouched`, N x 4 x H x W.
 
-    RGB and attention: eq. 1 of them and the image gives B^. Raises RunError when the run has no retoucher or ONNX
-    Runtime and torch disagree on it.
+    RGB and attention: eq. 1 of them and the image gives B^. It is that of the best checkpoint, or of the last when it
+    had not joined before. Raises RunError when the run has no retoucher, none that has been trained, or ONNX Runtime
+    and torch disagree on it.
     """
     state = load_checkpoint(best_checkpoint(run))
+    if not _retoucher_has_joined(state) and run.suffix != ".pt":
+        state = load_checkpoint(run / "last.pt")
     config = Config.model_validate(state["config"])
     if config.model.retoucher == "none":
         raise RunError(f"{run}: trained without a retoucher")
+    if not _retoucher_has_joined(state):
+        raise RunError(f"{run}: the retoucher never joined (schedule.adversary_from): its weights are random")
     networks = models.Mag(config.model)
     networks.load_state_dict(state["networks"])
     outputs = RetoucherOutputs(networks.retoucher).eval()
@@ -132,7 +138,12 @@ def export_retoucher(run: Path, out: Path) -> None:
     difference = float(np.abs(session.run(["retouched"], {"image": image})[0] - _in_torch(outputs)(image)).max())
     if not difference <= LARGEST_DIFFERENCE:
         raise RunError(f"ONNX Runtime differs from torch by {difference:.2g} on the retoucher")
-    out.write_bytes(network)
+    return network
+
+
+def _retoucher_has_joined(state: dict[str, Any]) -> bool:
+    """Whether it has taken a step."""
+    return "retoucher" in state["optimisers"] and bool(state["optimisers"]["retoucher"]["state"])
 
 
 def averaged_annotator(config: Config, state: dict[str, Any]) -> Annotator:
@@ -185,12 +196,12 @@ def _inputs(given: Bundle, photos: list[Photo], count: int) -> Iterator[NDArray[
         yield given.normalisation([pad(shrink(photo.read()[0], given.max_side), given.multiple)])
 
 
-def photos_by_class(data: Path) -> dict[str, int] | None:
+def photos_by_class(data: Path, held_out: Collection[str] = ()) -> dict[str, int] | None:
     """How many of the photos that a run on `data` trained on show each class; None for splices that lay on disk."""
     try:
         if ready_made(data) is not None:
             return None
-        photos = split(labelled_photos(data))[1]
+        photos = split_photos(labelled_photos(data), data, held_out)[1]
     except ValueError:
         return None
     counts: Counter[int] = Counter()

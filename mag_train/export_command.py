@@ -51,7 +51,7 @@ Int8 = Annotated[
     typer.Option(
         "--int8",
         metavar="PHOTOS",
-        help="Add the INT8 network, calibrated on the photos in a folder, or of role calibration in its manifest.",
+        help="Add the INT8 network, calibrated on the authentic photos in a folder, as --data takes one.",
     ),
 ]
 Engine = Annotated[
@@ -84,7 +84,11 @@ def export(
     from mag_train import export as exporting
     from mag_train.quantise import photos_in, with_int8
 
-    if run.suffix == ".zip" or (run / MANIFEST).is_file():
+    is_bundle = run.suffix == ".zip" or (run / MANIFEST).is_file()
+    # Now: what cannot be had is said before the work, and before anything is written.
+    retoucher = exporting.retoucher_of_run(run) if extra and not is_bundle else b""
+    quantised_on = photos_in(int8) if int8 else []
+    if is_bundle:
         if extra or average_with or not (data or int8):
             raise typer.BadParameter(
                 "a bundle has no retoucher and no photos, name some by --data or --int8; and runs are averaged, "
@@ -95,12 +99,12 @@ def export(
     else:
         written = exporting.bundle_of_run(run, data, weights_licence, average_with)
     if int8:
-        written = with_int8(written, photos_in(int8))
+        written = with_int8(written, quantised_on)
     bundles.save(written, bundle)  # now, complete: whatever failed before leaves what lay there alone
     _report(written, bundle)
     if extra:
         beside = bundle.with_name(f"{bundle.name}.retoucher.onnx")
-        exporting.export_retoucher(run, beside)
+        beside.write_bytes(retoucher)
         typer.echo(f"{beside}: hides splices, for studies of robustness; never part of a bundle")
     if engine:
         rtx = find_spec("tensorrt") is None and find_spec("tensorrt_rtx") is not None

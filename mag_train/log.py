@@ -90,7 +90,11 @@ class Log:
         return row
 
     def validated(self, epoch: int, iteration: int, score: float, seconds: float) -> None:
-        """Record the AP on the held-out splices after an epoch, and how long the run has trained until then."""
+        """Record the AP on the held-out splices after an epoch, and how long the run has trained until then.
+
+        It takes the place of what a run that died before it saved has said of the same iteration.
+        """
+        _rewrite(self.validation, self.VALIDATION, _rows_until(self.validation, iteration - 1))
         with self.validation.open("a", newline="") as file:
             csv.writer(file).writerow([epoch, iteration, f"{score:.5f}", round(seconds)])
         self._scalars(iteration, {"validation/AP": score})

@@ -25,8 +25,10 @@ from mag_rt.backends.onnxruntime import OnnxRuntimeBackend, load_onnxruntime
 from mag_rt.bundle import Bundle
 from mag_rt.parity import BOUNDS, Agreement, compare
 from mag_rt.pictures import pad, shrink
+from mag_train.calibration import can_be_read
 from mag_train.checkpoint import RunError
 from mag_train.data.photos import Photo, labelled_photos, photos_below
+from mag_train.data.ready_made import ready_made
 from mag_train.half import drop_unused
 
 PHOTOS = 48
@@ -47,9 +49,12 @@ Image = NDArray[np.float32]
 def with_int8(bundle: Bundle, photos: list[Photo]) -> Bundle:
     """The bundle with its INT8 network, calibrated on photos, and how far that is from the float32 one on them.
 
-    Raises ValueError when the network has nothing to quantise, RunError when the two differ by more than they may.
+    Raises ValueError when the network has nothing to quantise, RunError when the two differ by more than they may or no
+    photo can be read.
     """
     images = list(_inputs(bundle, photos))
+    if not images:
+        raise RunError("none of the photos to calibrate the int8 network on can be read")
     calibrated = replace(bundle, networks={**bundle.networks, "int8": quantise(bundle.network, images)})
     given, reference = (OnnxRuntimeBackend(calibrated, precision).probabilities for precision in ("int8", "float32"))
     found = [compare(given(image), reference(image), bundle.mask_threshold) for image in images[::4]]
@@ -69,15 +74,31 @@ def with_int8(bundle: Bundle, photos: list[Photo]) -> Bundle:
 
 
 def photos_in(folder: Path) -> list[Photo]:
-    """The photos of role `calibration` in the folder's manifest.tsv, or all pictures in it when it has none."""
+    """The authentic photos in a folder, without labels.
+
+    Those of role `calibration` in its manifest.tsv, of a layout to train on (`opening.open_stream`), or all pictures.
+
+    Raises ValueError or SourceError when there are none.
+    """
     if (folder / "manifest.tsv").is_file():
-        return labelled_photos(folder, role="calibration")
-    return photos_below(folder)
+        photos = labelled_photos(folder, role="calibration")
+    elif (pictures := ready_made(folder)) is not None:
+        photos = [Photo(real.image, real.labels) for real in pictures[1]]
+    elif (folder / "images").is_dir():
+        photos = labelled_photos(folder)
+    else:
+        photos = photos_below(folder)
+    return [Photo(photo.image, None) for photo in photos]  # whatever is the matter with their labels
 
 
 def _inputs(bundle: Bundle, photos: list[Photo]) -> Iterator[Image]:
-    """The middle of up to `PHOTOS` photos, evenly chosen, each 1 x 3 x H x W as the bundle wants it."""
+    """The middle of up to `PHOTOS` photos, evenly chosen, each 1 x 3 x H x W as the bundle wants it.
+
+    A line says which of them cannot be read.
+    """
     for index in np.linspace(0, len(photos) - 1, min(PHOTOS, len(photos))).astype(int):
+        if not can_be_read(photos[index]):
+            continue
         picture = shrink(photos[index].read()[0], bundle.max_side)
         top, left = (max(0, side - SIDE) // 2 for side in picture.shape[:2])
         yield bundle.normalisation([pad(picture[top : top + SIDE, left : left + SIDE], bundle.multiple)])

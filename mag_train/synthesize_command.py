@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:  # at run time only inside the functions: magtrain --help must not wait for OpenCV
     from mag_train.data.writing import Made
 
-progress_console = Console(stderr=True)
+progress_console = Console(stderr=True, emoji=False)
 
 NAMED = 10
 """Photos that cannot be read are named up to this many, then counted."""

@@ -3,7 +3,7 @@
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mag_train import panels
 from mag_train.checkpoint import RunError, load_checkpoint, save_checkpoint
 from mag_train.config import Config, override
-from mag_train.data.opening import open_stream
+from mag_train.data.opening import HeldOutGoneError, held_out_of, name_in, open_stream
 from mag_train.data.stream import RawPictures, batches
 from mag_train.data.targets import Pictures, pictures
 from mag_train.devices import launch, of_each_process
@@ -37,7 +37,7 @@ SAVE_EVERY = 600
 WARM_START_BATCHES = 4
 """Batches whose spliced pictures give the statistics of batch norm when training starts from a bundle."""
 
-console = Console(stderr=True)
+console = Console(stderr=True, emoji=False)
 
 
 class Run:
@@ -46,24 +46,45 @@ class Run:
     With several processes each of them has a Run, on its own share of the same batches; the first one writes.
     """
 
-    def __init__(self, config: Config, data: Path, folder: Path, fabric: Fabric) -> None:
+    def __init__(
+        self, config: Config, data: Path, folder: Path, fabric: Fabric, held_out: Collection[str] = ()
+    ) -> None:
         self.config, self.data, self.folder, self.fabric = config, data.resolve(), folder, fabric
         console.quiet = not fabric.is_global_zero
         torch.manual_seed(config.seed)
-        self.stream, self.validation = open_stream(data, config.data, config.seed)
+        self._open(data, held_out)
         self.mag = Mag(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.game = Game(self._players(), fabric, config)
         self._refuse_crop()
         decay = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.mag.annotator, multi_avg_fn=decay, use_buffers=True)
         self.iteration, self.pictures, self.seconds, self.best = 0, 0, 0.0, 0.0
+        self.epoch, self.step, self.batch = 0, 0, 0  # finished; iterations since then; the stream's next
         self.validated: dict[int, float] = {}  # validation AP by iteration, the last one
         self.before: dict[str, float] = {}  # what the model that it started from had been trained on
         self.unreadable: set[str] = set()
         self.shown = panels.fixed_pictures(self.validation) if fabric.is_global_zero else []
-        self.validated_on = zlib.crc32(b"".join(raw.image.numpy().tobytes() for raw in self.shown))
+        self.validated_on = self._validated_on(data)
         if fabric.global_rank:  # the same weights everywhere, other dropout
             torch.manual_seed(config.seed + fabric.global_rank)
+
+    def _open(self, data: Path, held_out: Collection[str]) -> None:
+        """The streams, holding out what was so far, as long as any of it is there: what is lost may come back."""
+        settings = data, self.config.data, self.config.seed
+        try:
+            self.stream, self.validation = open_stream(*settings, held_out)
+        except HeldOutGoneError as error:
+            line = f"{error}: others are held out from here on, which it may have been trained on"
+            console.print(line, markup=False, soft_wrap=True)
+            held_out = ()
+            self.stream, self.validation = open_stream(*settings)
+        self.held_out = sorted({*held_out, *held_out_of(data, self.stream, self.validation)})
+
+    def _validated_on(self, data: Path) -> int:
+        """A checksum of what decides the pictures of the validation: their number, their hosts, how they are made."""
+        hosts = [name_in(data, each.image) for each in self.validation.hosts]
+        about = "\n".join([f"{VALIDATION_BATCHES} x {self.config.data.spliced}", *hosts])
+        return zlib.crc32(b"".join([about.encode(), *(raw.image.numpy().tobytes() for raw in self.shown)]))
 
     def _refuse_crop(self) -> None:
         """Now, not when the network that cannot take the pictures joins, epochs later."""
@@ -98,49 +119,58 @@ class Run:
         """An epoch has shown every photo once as the host of a spliced picture."""
         return -(-self.stream.batches_per_epoch // self.batches_per_iteration)
 
-    def fit(self) -> None:
-        """Train from where the run stands to its last epoch; Ctrl-C or SIGTERM saves `last.pt` and returns early."""
+    def fit(self) -> bool:
+        """Train from where the run stands to its last epoch, and whether it came there.
+
+        Ctrl-C or SIGTERM saves `last.pt` and returns early.
+        """
         per_epoch, schedule = self.iterations_per_epoch, self.config.schedule
-        last = schedule.epochs * per_epoch
+        last = self.iteration + (schedule.epochs - self.epoch) * per_epoch - self.step
         seen = (self.config.data.spliced + self.config.data.authentic) * self.batches_per_iteration
         with self._log() as log, stop_request() as stop, _progress() as progress:
             bar = progress.add_task("", total=last, completed=self.iteration, state="")
             drawn = self._drawn(last)
+            if self.step == per_epoch:  # an epoch whose validation did not come to its end
+                self._end_epoch(log)
             asked = saved = time.perf_counter()
             while self.iteration < last:
-                rate = self._set_rate(schedule.rate(self.iteration, per_epoch))
-                joined = self.iteration >= schedule.adversary_from * per_epoch
+                rate = self._set_rate(schedule.rate(self.iteration, last - self.iteration, per_epoch))
+                joined = self.epoch >= schedule.adversary_from
                 terms, waited = self._iterate(drawn, joined)
                 self.average.update_parameters(self.mag.annotator)
                 self.iteration += 1
+                self.step += 1
+                self.batch += self.batches_per_iteration
                 self.pictures += seen
                 taken = time.perf_counter() - asked
                 self.seconds += taken
                 progress.update(bar, completed=self.iteration)
                 if log and (row := log.add(self.iteration, terms, rate, seen, taken, waited)):
                     progress.update(bar, state=_brief(row))
-                if self.iteration % per_epoch == 0:
-                    self._end_epoch(self.iteration // per_epoch, log)
+                if self.step == per_epoch:
+                    self.save("last.pt")  # whatever happens to the validation, the epoch is not lost
+                    self._end_epoch(log)
                 leaving = self._any(stop.requested)
                 if leaving or self._any(time.perf_counter() - saved > SAVE_EVERY):
                     self.save("last.pt")
                     saved = time.perf_counter()
-                if leaving:
+                if leaving and self.iteration < last:
                     console.print(f"Stopped after iteration {self.iteration}; --resume continues.")
-                    return
+                    return False
                 asked = time.perf_counter()
+        return True
 
     def _log(self) -> Log | nullcontext[None]:
         """What the first process writes; rows and panels of a time past the one that is resumed are dropped."""
         if not self.fabric.is_global_zero:
             return nullcontext()
-        panels.forget(self.folder, after=self.iteration // self.iterations_per_epoch)
+        panels.forget(self.folder, after=self.epoch)
         return Log(self.folder, self.iteration)
 
     def _drawn(self, last: int) -> Iterator[tuple[RawPictures, RawPictures]]:
         """This process's batches from here to iteration `last`: every so many of the stream's, beginning at its own."""
-        each, processes = self.batches_per_iteration, self.fabric.world_size
-        return batches(self.stream, range(self.iteration * each + self.fabric.global_rank, last * each, processes))
+        end = self.batch + (last - self.iteration) * self.batches_per_iteration
+        return batches(self.stream, range(self.batch + self.fabric.global_rank, end, self.fabric.world_size))
 
     def _iterate(self, drawn: Iterator[tuple[RawPictures, RawPictures]], joined: bool) -> tuple[Terms, float]:
         """One step of each player, on as many batches as are added up: the terms of the last, seconds spent waiting."""
@@ -198,8 +228,9 @@ class Run:
                 group["lr"] = base * factor
         return optim.lr * factor
 
-    def _end_epoch(self, epoch: int, log: Log | None) -> None:
-        is_best = False
+    def _end_epoch(self, log: Log | None) -> None:
+        self.epoch, self.step = self.epoch + 1, 0
+        epoch, is_best = self.epoch, False
         if log:
             score = self.validate()
             console.print(f"epoch {epoch}: validation AP {score:.4f}")
@@ -220,6 +251,7 @@ class Run:
         scores = []
         for index in range(VALIDATION_BATCHES):
             raw, _ = self.validation[index]
+            self._report_unreadable(raw)
             masks = self.average(pictures(raw, self.fabric.device).image)[:, 0].cpu().numpy()
             scores += [average_precision(t, m) for t, m in zip(raw.mask.numpy() > 0, masks, strict=True)]
         return float(np.nanmean(scores))
@@ -229,7 +261,12 @@ class Run:
         state = {
             "config": self.config.model_dump(mode="json"),
             "data": str(self.data),
+            "held_out": self.held_out,
             "iteration": self.iteration,
+            "epoch": self.epoch,
+            "step": self.step,
+            "iterations_per_epoch": self.iterations_per_epoch,
+            "drawn": self.batch * self.config.data.spliced,
             "pictures": self.pictures,
             "seconds": self.seconds,
             "before": self.before,
@@ -251,6 +288,7 @@ class Run:
 
         On another number of processes it goes on from there too, with other dropout.
         """
+        self._take_up(state)
         self.iteration, self.pictures, self.seconds = state["iteration"], state["pictures"], state["seconds"]
         self.before = state["before"]
         # Other photos or another synthesis: other pictures, on which nothing has been the best yet.
@@ -258,12 +296,30 @@ class Run:
         self.mag.load_state_dict(state["networks"])
         self.average.load_state_dict(state["average"])
         for name, player in self.game.players.items():
+            configured = [{**group, "params": None} for group in player.optimiser.param_groups]
             player.optimiser.load_state_dict(state["optimisers"][name])
-            player.scaler.load_state_dict(state["scalers"][name])
+            for group, now in zip(player.optimiser.param_groups, configured, strict=True):
+                group.update(now, params=group["params"])
+            if scaler := state["scalers"][name]:  # empty unless it trained in float16
+                player.scaler.load_state_dict(scaler)
         if len(state["random"]) == self.fabric.world_size:
             torch.set_rng_state(state["random"][self.fabric.global_rank].clone())
             if self.on_gpu and state["random_cuda"] is not None:
                 torch.cuda.set_rng_state(state["random_cuda"][self.fabric.global_rank].clone())
+
+    def _take_up(self, state: dict[str, Any]) -> None:
+        """Go on at the same share of the epoch in hand and with the next batch of the stream, of whatever size now.
+
+        A checkpoint of before these were kept has counted iterations, all of one length.
+        """
+        before = Config.model_validate(state["config"])
+        batches_before = before.optim.accumulate * len(state["random"])
+        photos = len(self.stream.hosts)
+        length = state.get("iterations_per_epoch", -(-photos // (before.data.spliced * batches_before)))
+        self.epoch, step = (state["epoch"], state["step"]) if "epoch" in state else divmod(state["iteration"], length)
+        self.step = step * self.iterations_per_epoch // length
+        drawn = state.get("drawn", state["iteration"] * batches_before * before.data.spliced)
+        self.batch = -(-drawn // self.config.data.spliced)
 
     @property
     def on_gpu(self) -> bool:
@@ -275,7 +331,7 @@ def start(
 ) -> Run:
     """A new run in `folder`, which must not hold one already; `warm`: the model whose annotator it starts from."""
     fabric = launch(config.precision, devices, num_nodes)
-    if (folder / "config.json").exists():
+    if (folder / "last.pt").exists():
         raise RunError(f"{folder} holds a run already: --resume continues it, another --out starts afresh")
     fabric.barrier()  # all have looked before the first one writes
     run = Run(config, data, folder, fabric)
@@ -285,8 +341,9 @@ def start(
         run.average.module.load_state_dict(run.mag.annotator.state_dict())
     if fabric.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(config.model_dump_json(indent=2))
     run.save("last.pt")
+    if fabric.is_global_zero:
+        (folder / "config.json").write_text(config.model_dump_json(indent=2))
     return run
 
 
@@ -294,7 +351,8 @@ def resume(folder: Path, data: Path | None, overrides: Sequence[str], devices: i
     """The run in `folder` as its last checkpoint left it, on its own photos unless `data` names others."""
     state = load_checkpoint(folder / "last.pt")
     config = override(Config.model_validate(state["config"]), overrides)
-    run = Run(config, data or Path(state["data"]), folder, launch(config.precision, devices, num_nodes))
+    fabric = launch(config.precision, devices, num_nodes)
+    run = Run(config, data or Path(state["data"]), folder, fabric, state.get("held_out", ()))
     run.load(state)
     if run.fabric.is_global_zero:
         (folder / "config.json").write_text(config.model_dump_json(indent=2))

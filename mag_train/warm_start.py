@@ -27,10 +27,10 @@ def warm_start(annotator: Annotator, model: Path, images: Tensor) -> dict[str, f
     try:
         if model.suffix == ".pt" or best_checkpoint(model).is_file():
             state = load_checkpoint(best_checkpoint(model))
-            annotator.load_state_dict(_for_maps_of(annotator, averaged_weights(state)))
+            annotator.load_state_dict(for_maps_of(annotator, averaged_weights(state)))
             return trained_so_far(state)
         given = bundle.load(model)
-        unfold(annotator, _for_maps_of(annotator, weights_of(given)), images)
+        unfold(annotator, for_maps_of(annotator, weights_of(given)), images)
         annotator.load_state_dict(tempered(annotator, 1 / slope_of(given)).state_dict())
         return bundle.numbers({unit: given.training.get(unit) for unit in ("iterations", "pictures", "hours")})
     except (ValueError, RuntimeError) as error:
@@ -39,7 +39,7 @@ def warm_start(annotator: Annotator, model: Path, images: Tensor) -> dict[str, f
         raise RunError(f"{model}: not the weights of this run's annotator ({str(error).splitlines()[0]})") from error
 
 
-def _for_maps_of(annotator: Annotator, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def for_maps_of(annotator: Annotator, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights, without the rows of the last layer that make maps which `annotator` does not have."""
     kept = dict(weights)
     for name, target in annotator.state_dict().items():

@@ -112,10 +112,13 @@ def _array(path: Path) -> NDArray[Any]:
 
 
 class Reader(Generic[What]):
-    """Reads photos by number and keeps account of them; one that cannot be read gives way to the next."""
+    """Reads photos by number and keeps account of them; one that cannot be read gives way to the next.
 
-    def __init__(self, photos: Sequence[Readable[What]]) -> None:
-        self.photos = photos
+    `called`: what the photos are, for the message that there are none.
+    """
+
+    def __init__(self, photos: Sequence[Readable[What]], called: str = "photos") -> None:
+        self.photos, self.called = photos, called
         self.sources: list[str] = []
         """The photos that were read, in order."""
         self.unreadable: dict[str, str] = {}
@@ -134,7 +137,7 @@ class Reader(Generic[What]):
                 return what
         reasons = list(self.unreadable.values())
         more = f" and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-        raise RuntimeError("none of the photos can be read: " + "; ".join(reasons[:3]) + more)
+        raise RuntimeError(f"none of the {self.called} can be read: " + "; ".join(reasons[:3]) + more)
 
     def draw(self, rng: np.random.Generator) -> What:
         """A photo at random."""

@@ -16,6 +16,7 @@ from mag_train.config import DataConfig
 from mag_train.data.history import Image
 from mag_train.data.photos import Labelled, Readable, Reader, turn
 from mag_train.data.synthesis import Picture, authentic, spliced
+from mag_train.data.workers import end_with_parent
 
 ENDS_SHORT = 0.5
 """Share of the pictures that lack rows and columns of the crop and are mirrored outwards, as the runtime pads them."""
@@ -46,14 +47,21 @@ class Stream(Dataset[tuple[RawPictures, RawPictures]], ABC, Generic[What]):
 
     Picture number n draws from a generator seeded with (seed, n), and whose turn it is comes from a permutation of the
     photos that changes with every epoch, so a resumed run sees exactly what an undisturbed one would have seen.
+    `called`: what the photos are, for a message.
     """
 
     def __init__(
-        self, spliced: Sequence[Readable[What]], authentic: Sequence[Readable[What]], config: DataConfig, seed: int
+        self,
+        spliced: Sequence[Readable[What]],
+        authentic: Sequence[Readable[What]],
+        config: DataConfig,
+        seed: int,
+        called: str = "photos",
     ) -> None:
         self.hosts, self.authentic = spliced, authentic
         self.config = config
         self.seed = seed
+        self.called = called
 
     @property
     def batches_per_epoch(self) -> int:
@@ -82,7 +90,7 @@ class Stream(Dataset[tuple[RawPictures, RawPictures]], ABC, Generic[What]):
         iteration: int,
         length: int,
     ) -> RawPictures:
-        reader = Reader(photos)
+        reader = Reader(photos, self.called)
         numbers = range(iteration * length, (iteration + 1) * length)
         drawn = (picture(number, reader, np.random.default_rng([self.seed, kind, number])) for number in numbers)
         made = [reflected(each, self.config.crop) for each in drawn]
@@ -108,8 +116,10 @@ class Stream(Dataset[tuple[RawPictures, RawPictures]], ABC, Generic[What]):
 class SpliceStream(Stream[Labelled]):
     """Splices made on the fly from authentic photos; the same photos, unspliced, are the authentic pictures."""
 
-    def __init__(self, photos: Sequence[Readable[Labelled]], config: DataConfig, seed: int) -> None:
-        super().__init__(photos, photos, config, seed)
+    def __init__(
+        self, photos: Sequence[Readable[Labelled]], config: DataConfig, seed: int, called: str = "photos"
+    ) -> None:
+        super().__init__(photos, photos, config, seed, called)
 
     def spliced_picture(self, number: int, reader: Reader[Labelled], rng: np.random.Generator) -> Picture:
         return spliced(*reader.read(self._host(number)), reader.draw, self.size(rng), rng)
@@ -152,3 +162,4 @@ def _start_worker(_: int) -> None:
     # Ctrl-C reaches the whole process group; the training loop decides when to stop and needs its batch until then.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent()  # torch's own watch takes for its parent who adopts a worker whose parent died before it began

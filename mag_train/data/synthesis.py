@@ -131,7 +131,7 @@ def _scale_down(picture: Picture, size: Size, rng: np.random.Generator) -> None:
     down, across = (new / old for new, old in zip(size, picture.mask.shape, strict=True))
     picture.image = resized(picture.image, size[::-1], rng)
     picture.mask, picture.labels = (
-        cv2.resize(each, size[::-1], interpolation=cv2.INTER_NEAREST) for each in (picture.mask, picture.labels)
+        cv2.resize(each, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for each in (picture.mask, picture.labels)
     )
     for index, paste in enumerate(picture.pastes):
         left, top, width, height = paste.bbox
@@ -156,7 +156,7 @@ def frame(image: Image, labels: Image, size: Size | None, rng: np.random.Generat
     if factor != 1.0:
         scaled = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
         image = resized(image, scaled, rng)
-        labels = cv2.resize(labels, scaled, interpolation=cv2.INTER_NEAREST)
+        labels = cv2.resize(labels, scaled, interpolation=cv2.INTER_NEAREST_EXACT)
     if rng.random() < 0.5:
         image = saved(image, 60, 98, rng)
     full, mirrored = labels.shape, False
@@ -263,7 +263,7 @@ def _rework(cutout: Cutout, host_side: int, rng: np.random.Generator) -> Cutout:
     if factor != 1.0:
         size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
         image, alpha = resized(image, size, rng), cv2.resize(alpha, size)
-        labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
+        labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
     if rng.random() < 0.25:
         size = image.shape[1::-1]
         turn = cv2.getRotationMatrix2D((size[0] / 2, size[1] / 2), rng.uniform(-40, 40), 1.0)

@@ -16,7 +16,6 @@ import json
 import multiprocessing
 import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -34,6 +33,7 @@ from mag_rt.pictures import silence_decoders
 from mag_train.data.history import PUBLISHED_QUALITY, Image, jpeg, publish, wear
 from mag_train.data.photos import Labelled, Readable, Reader, turn
 from mag_train.data.synthesis import Picture, frame, mask_edge, paste
+from mag_train.data.workers import end_with_parent
 
 FAKE, REAL = "ColorFakeImages", "ColorRealImages"
 MASK, EDGE, FAKE_CLASS, REAL_CLASS = (
@@ -281,15 +281,7 @@ def _start_worker(job: Callable[[int], Made]) -> None:
     cv2.setNumThreads(1)
     # Ctrl-C reaches the whole process group: the parent lets the pictures in hand be finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed ends nobody: without this, its workers would wait for more work forever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def _work(number: int) -> Made:

@@ -51,9 +51,9 @@ def test_an_unknown_preset_names_the_known_ones() -> None:
 
 def test_the_rate_rises_holds_and_falls_to_zero() -> None:
     schedule = ScheduleConfig(epochs=4, decay_epochs=2, ramp=5)
-    rates = [schedule.rate(iteration, per_epoch=10) for iteration in range(40)]
+    rates = [schedule.rate(iteration, 40 - iteration, per_epoch=10) for iteration in range(40)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert set(rates[5:21]) == {1.0}
     assert rates[30] == pytest.approx(0.5) and rates[39] == pytest.approx(0.05)
     assert all(a >= b for a, b in pairwise(rates[5:]))
-    assert ScheduleConfig(epochs=1, decay_epochs=0).rate(0, 10) == 1.0
+    assert ScheduleConfig(epochs=1, decay_epochs=0).rate(0, 10, 10) == 1.0

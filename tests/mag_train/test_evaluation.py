@@ -1,6 +1,7 @@
 """Known splices through a network whose answer is known: the numbers of the table are those worked out by hand."""
 
 import csv
+import errno
 import json
 from pathlib import Path
 
@@ -266,6 +267,32 @@ def test_the_command_writes_what_it_prints(
             "1 of 4 left out: picture not-a-picture", "corrupt.png",
         ):  # fmt: skip
             assert promise in text
+
+
+def test_a_file_that_cannot_be_written_does_not_cost_the_table(
+    pair: Path, red_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(Path, "write_text", full_disk)
+        run(red_model, "--dataset", f"pair:{pair}", "--json", tmp_path / "out.json")
+    assert "mine: 2 tampered, 1 authentic" in capsys.readouterr().out
+    for option in ("--csv", "--json", "--markdown"):
+        with pytest.raises(ValueError, match=f"{option} .*: there is no folder .*nowhere"):
+            run(red_model, "--dataset", "pair:not-read-yet", option, tmp_path / "nowhere" / "out")
+        with pytest.raises(ValueError, match="is a folder; name a file"):
+            run(red_model, "--dataset", "pair:not-read-yet", option, tmp_path)
+
+
+def test_a_bar_in_a_models_name_makes_no_column_of_the_markdown(pair: Path, red_model: Path, tmp_path: Path) -> None:
+    red_model.rename(tmp_path / "red|blue")
+    run(tmp_path / "red|blue", "--dataset", f"pair:{pair}", "--markdown", tmp_path / "out.md")
+    rows = [line for line in (tmp_path / "out.md").read_text().splitlines() if line.startswith("| ")]
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1 and any(
+        "red\\|blue" in line for line in rows
+    )
 
 
 def test_two_runs_give_the_same_bytes(pair: Path, red_model: Path, tmp_path: Path) -> None:

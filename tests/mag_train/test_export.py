@@ -18,10 +18,10 @@ from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.engines import EngineError
 from mag_train import config as configuration
 from mag_train import trainer
-from mag_train.checkpoint import RunError, load_checkpoint
+from mag_train.checkpoint import RunError, load_checkpoint, save_checkpoint
 from mag_train.cli import app
 from mag_train.config import Config
-from mag_train.export import averaged_annotator, calibrated_anew
+from mag_train.export import averaged_annotator, calibrated_anew, retoucher_of_run
 from mag_train.models import Mag
 from mag_train.models.compositing import attention_blend
 from mag_train.models.folding import tempered
@@ -32,7 +32,7 @@ from mag_train.warm_start import slope_of
 def run(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a few iterations, so that batch norm has statistics worth folding."""
     folder = tmp_path_factory.mktemp("run")
-    rules = configuration.load("smoke", ["schedule.epochs=1", "schedule.decay_epochs=0"])
+    rules = configuration.load("smoke", ["schedule.epochs=1", "schedule.decay_epochs=0", "schedule.adversary_from=0"])
     training = trainer.start(rules, photo_folder, folder / "run")
     training.fit()
     return folder / "run"
@@ -94,6 +94,18 @@ def test_averaged_weights_do_not_claim_the_validation_of_the_run(run: Path, expo
     assert "validation_ap" in alone.training and "validation_ap" not in mean.training
 
 
+def test_a_run_of_the_mask_alone_is_averaged_with_the_bundle_of_all_tasks_that_it_started_from(
+    exported: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    rules = configuration.load("smoke", ["model.tasks=mask", "model.retoucher=none", "schedule.epochs=1"])
+    trainer.start(rules, photo_folder, tmp_path / "run", warm=exported)
+    app(
+        ["export", str(tmp_path / "run"), str(tmp_path / "mean"), "--average-with", str(exported)],
+        standalone_mode=False,
+    )
+    assert bundles.load(tmp_path / "mean").training["averaged_with"] == bundles.load(exported).sha256
+
+
 def test_a_bundle_is_calibrated_anew_without_its_run(exported: Path, photo_folder: Path, tmp_path: Path) -> None:
     """Else a newsroom could not have the verdicts of its own photos, nor an old bundle the float16 network."""
     before = bundles.load(exported)
@@ -140,6 +152,30 @@ def test_the_retoucher_goes_beside_the_bundle_and_gives_what_eq_1_takes(run: Pat
         expected = retoucher(torch.from_numpy(image)).image
     blended = attention_blend(given[:, :3], given[:, 3:], torch.from_numpy(image))
     np.testing.assert_allclose(blended, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [("schedule.adversary_from=1", "the retoucher never joined"), ("model.retoucher=none", "without a retoucher")],
+)
+def test_a_retoucher_that_hides_nothing_is_refused_before_anything_is_written(
+    setting: str, said: str, photo_folder: Path, tmp_path: Path
+) -> None:
+    trainer.start(configuration.load("smoke", ["schedule.epochs=1", setting]), photo_folder, tmp_path / "run").fit()
+    with pytest.raises(RunError, match=said):
+        app(["export", str(tmp_path / "run"), str(tmp_path / "bundle"), "--with", "retoucher"], standalone_mode=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_a_retoucher_that_joined_after_the_best_epoch_is_the_last_one(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    last = load_checkpoint(tmp_path / "run" / "last.pt")
+    best = {**last, "networks": {name: each * 0 for name, each in last["networks"].items()}}
+    best["optimisers"] = {**last["optimisers"], "retoucher": {**last["optimisers"]["retoucher"], "state": {}}}
+    save_checkpoint(best, tmp_path / "run" / "best.pt")
+    assert retoucher_of_run(tmp_path / "run") == retoucher_of_run(run / "last.pt")
+    with pytest.raises(RunError, match="never joined"):
+        retoucher_of_run(tmp_path / "run" / "best.pt")
 
 
 def test_without_tensorrt_the_bundle_is_complete_and_a_line_says_what_to_install(

@@ -58,6 +58,14 @@ def points(folder: Path, tag: str) -> list[tuple[int, float]]:
     return [(point.step, pytest.approx(point.value)) for point in events(folder).Scalars(tag)]
 
 
+def test_an_epoch_validated_again_has_one_row(tmp_path: Path) -> None:
+    """As after a kill between the validation and the checkpoint that knows of it."""
+    for score in (0.5, 0.75):
+        with Log(tmp_path, 6) as log:
+            log.validated(1, 6, score, 10.0)
+    assert [row[:3] for row in validation(tmp_path)] == [["1", "6", "0.75000"]]
+
+
 def test_every_column_is_a_curve_in_tensorboard_with_the_same_values(tmp_path: Path) -> None:
     with Log(tmp_path, 0) as kept:
         train(kept, range(1, 5))

@@ -18,6 +18,7 @@ from mag_rt.parity import check_pictures
 from mag_train.cli import app
 from mag_train.quantise import photos_in, quantise, with_int8
 from tests.conftest import grey_with_red_box, red_is_spliced, save, small_unet
+from tests.mag_train.test_ready_made import fantastic_reality
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +158,28 @@ def test_photos_come_from_a_folder_or_from_the_calibration_role_of_a_manifest(tm
     assert [photo.image.name for photo in photos_in(tmp_path)] == ["a.png", "b.png"]
     (tmp_path / "manifest.tsv").write_text("role\timage\tlabel\ntraining\ta.png\t\ncalibration\tb.png\t\n")
     assert [photo.image.name for photo in photos_in(tmp_path)] == ["b.png"]
+
+
+def test_of_a_folder_to_train_on_the_photos_calibrate_and_not_what_lies_beside_them(
+    photo_folder: Path, tmp_path: Path
+) -> None:
+    """Label maps and masks are pictures too, and no network is to see any."""
+    assert [photo.image for photo in photos_in(photo_folder)] == sorted((photo_folder / "images").iterdir())
+    splices = fantastic_reality(tmp_path, 3, masks="png")
+    assert {photo.image.parent.name for photo in photos_in(splices)} == {"ColorRealImages"}
+
+
+def test_a_photo_that_cannot_be_read_costs_a_line_and_not_the_network(
+    red_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index, picture in enumerate(check_pictures((96, 64))):
+        save(tmp_path / f"{index}.png", picture)
+    (tmp_path / "0.png").write_bytes(b"corrupt")
+    made = with_int8(replace(red_bundle, networks={"float32": small_unet()}), photos_in(tmp_path))
+    assert made.training["int8_difference"]["calibrated_on"] == 5
+    assert "skipped" in (said := capsys.readouterr().err) and "0.png" in said
+    with pytest.raises(RuntimeError, match="none of the photos to calibrate the int8 network on can be read"):
+        with_int8(replace(red_bundle, networks={"float32": small_unet()}), photos_in(tmp_path)[:1])
 
 
 def test_no_photos_is_one_line(tmp_path: Path) -> None:

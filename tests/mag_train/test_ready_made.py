@@ -11,7 +11,7 @@ import torch
 
 from mag_train.config import DataConfig
 from mag_train.data import stream as streams
-from mag_train.data.opening import open_stream, split, split_by_host
+from mag_train.data.opening import HeldOutGoneError, held_out_of, open_stream, split, split_by_host
 from mag_train.data.photos import Reader, labelled_photos
 from mag_train.data.ready_made import ReadyMadeStream, ready_made
 from mag_train.data.stream import RawPictures, SpliceStream
@@ -172,9 +172,26 @@ def test_a_mask_of_more_than_half_is_not_inverted(tmp_path: Path) -> None:
 
 def test_held_out_pictures_have_other_hosts(tmp_path: Path) -> None:
     spliced, authentic = ready_made(fantastic_reality(tmp_path, 60)) or ([], [])
-    held_out, training = split_by_host(spliced, authentic)
+    held_out, training = split_by_host(spliced, authentic, tmp_path)
     assert [len(kind) for kind in held_out] == [3, 3] and [len(kind) for kind in training] == [57, 57]
     assert {each.host for kind in held_out for each in kind}.isdisjoint(each.host for kind in training for each in kind)
+
+
+def test_held_out_splices_stay_held_out_when_others_are_lost(tmp_path: Path) -> None:
+    folder = fantastic_reality(tmp_path, 60)
+    before = open_stream(folder, CONFIG, 1)
+    names = held_out_of(folder, *before)
+    assert len(names) == 6
+    for kind in ("ColorFakeImages/fantastic--_000.png", "ColorRealImages/000.png", "ColorRealImages/007.png"):
+        (folder / kind).unlink()
+    training, validation = open_stream(folder, CONFIG, 1, names)
+    assert [each.image.name for each in validation.hosts] == ["fantastic--_025.png", "fantastic--_050.png"]
+    assert {*held_out_of(folder, training, validation)} == {name for name in names if (folder / name).is_file()}
+    for part, was in ((training, before[0]), (validation, before[1])):
+        now, then = ({each.image for each in (*stream.hosts, *stream.authentic)} for stream in (part, was))
+        assert now and now <= then
+    with pytest.raises(HeldOutGoneError, match="none of the splices that the run has held out is there"):
+        open_stream(folder, CONFIG, 1, ["ColorFakeImages/other.png"])
 
 
 def test_held_out_pictures_of_a_synthesized_dataset_are_of_other_photos(photo_folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Which pictures an iteration sees depends on the seed and its number alone."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from mag_rt.pictures import pad
 from mag_train.config import DataConfig
 from mag_train.data.photos import Photo, labelled_photos
 from mag_train.data.stream import RawPictures, SpliceStream, batches
+from tests.mag_train.test_synthesize import running
 
 CONFIG = DataConfig(crop=64, spliced=5, authentic=2, workers=0)
 
@@ -77,6 +81,38 @@ def test_every_photo_is_a_host_once_an_epoch(photo_folder: Path) -> None:
         [stream._host(epoch * len(photos) + number) for number in range(len(photos))] for epoch in range(2)
     )
     assert first != second
+
+
+STARTS = """
+import sys, time
+from pathlib import Path
+if __name__ != "__main__":  # the worker, on its way
+    Path(sys.argv[2]).write_text("")
+    time.sleep(2)
+else:
+    from mag_train.config import DataConfig
+    from mag_train.data.photos import labelled_photos
+    from mag_train.data.stream import SpliceStream, batches
+    config = DataConfig(crop=64, spliced=1, authentic=1, workers=1)
+    drawn = batches(SpliceStream(labelled_photos(Path(sys.argv[1])), config, seed=1), range(10**9))
+    time.sleep(100)
+"""
+
+
+def test_workers_end_with_a_trainer_that_is_killed_while_they_start(photo_folder: Path, tmp_path: Path) -> None:
+    script, begun = tmp_path / "starts.py", tmp_path / "begun"
+    script.write_text(STARTS)
+    trainer = subprocess.Popen([sys.executable, script, photo_folder, begun])
+    deadline = time.monotonic() + 60
+    while not begun.exists():
+        assert time.monotonic() < deadline and trainer.poll() is None
+        time.sleep(0.05)
+    workers = [number for number, parent in running().items() if parent == trainer.pid]
+    trainer.kill()
+    trainer.wait()
+    while running().keys() & set(workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_photo_that_cannot_be_read_gives_way_to_another(photo_folder: Path, tmp_path: Path) -> None:
