@@ -58,7 +58,8 @@ def bundle_of_run(run: Path, data: Path | None, weights_licence: str, average_wi
     config = Config.model_validate(state["config"])
     own = Path(state["data"])
     held_out = state.get("held_out", ())
-    photos = calibration_photos(data or own, data is None or data.resolve() == own, held_out)
+    elsewhere = data if data and data.resolve() != own else None
+    photos = calibration_photos(elsewhere or own, elsewhere is None, held_out)
     annotator = averaged_annotator(config, state)
     facts = _facts(config, state)
     if average_with:

@@ -52,7 +52,7 @@ class Run:
         self.config, self.data, self.folder, self.fabric = config, data.resolve(), folder, fabric
         console.quiet = not fabric.is_global_zero
         torch.manual_seed(config.seed)
-        self._open(data, held_out)
+        self._open(held_out)
         self.mag = Mag(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.game = Game(self._players(), fabric, config)
         self._refuse_crop()
@@ -64,13 +64,13 @@ class Run:
         self.before: dict[str, float] = {}  # what the model that it started from had been trained on
         self.unreadable: set[str] = set()
         self.shown = panels.fixed_pictures(self.validation) if fabric.is_global_zero else []
-        self.validated_on = self._validated_on(data)
+        self.validated_on = self._validated_on()
         if fabric.global_rank:  # the same weights everywhere, other dropout
             torch.manual_seed(config.seed + fabric.global_rank)
 
-    def _open(self, data: Path, held_out: Collection[str]) -> None:
+    def _open(self, held_out: Collection[str]) -> None:
         """The streams, holding out what was so far, as long as any of it is there: what is lost may come back."""
-        settings = data, self.config.data, self.config.seed
+        settings = self.data, self.config.data, self.config.seed
         try:
             self.stream, self.validation = open_stream(*settings, held_out)
         except HeldOutGoneError as error:
@@ -78,11 +78,11 @@ class Run:
             console.print(line, markup=False, soft_wrap=True)
             held_out = ()
             self.stream, self.validation = open_stream(*settings)
-        self.held_out = sorted({*held_out, *held_out_of(data, self.stream, self.validation)})
+        self.held_out = sorted({*held_out, *held_out_of(self.data, self.stream, self.validation)})
 
-    def _validated_on(self, data: Path) -> int:
+    def _validated_on(self) -> int:
         """A checksum of what decides the pictures of the validation: their number, their hosts, how they are made."""
-        hosts = [name_in(data, each.image) for each in self.validation.hosts]
+        hosts = [name_in(self.data, each.image) for each in self.validation.hosts]
         about = "\n".join([f"{VALIDATION_BATCHES} x {self.config.data.spliced}", *hosts])
         return zlib.crc32(b"".join([about.encode(), *(raw.image.numpy().tobytes() for raw in self.shown)]))
 

@@ -68,8 +68,9 @@ def split_photos(
     """
     if not held_out:
         return split(photos)
+    names = {*held_out}
     kept, training = (
-        [each for each in photos if (name_in(folder, each.image) in held_out) is is_in] for is_in in (True, False)
+        [each for each in photos if (name_in(folder, each.image) in names) is is_in] for is_in in (True, False)
     )
     if not kept:
         raise HeldOutGoneError(f"{folder}: none of the photos that the run has held out is there")
@@ -102,7 +103,8 @@ def split_by_host(
     Raises ValueError when nothing is left on either side, HeldOutGoneError when no spliced one of the names is there.
     """
     if held_out:
-        hosts = {each.host for each in (*spliced, *authentic) if name_in(folder, each.image) in held_out}
+        names = {*held_out}
+        hosts = {each.host for each in (*spliced, *authentic) if name_in(folder, each.image) in names}
         if hosts.isdisjoint(each.host for each in spliced):
             raise HeldOutGoneError(f"{folder}: none of the splices that the run has held out is there")
         if hosts.issuperset(each.host for each in spliced):

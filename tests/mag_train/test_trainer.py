@@ -194,6 +194,21 @@ def test_photos_lost_or_added_change_no_side(
     assert "others are held out from here on" in capsys.readouterr().err
 
 
+def test_held_out_photos_are_known_again_by_whatever_path(
+    rules: Config, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest may name photos from the root, and the folder be given from where one stands."""
+    listed = tmp_path / "listed"
+    shutil.copytree(photo_folder, listed)
+    rows = [f"training\t{path}\t" for path in sorted((listed / "images").iterdir(), reverse=True)]
+    (listed / "manifest.tsv").write_text("\n".join(["role\timage\tlabel", *rows]))
+    monkeypatch.chdir(tmp_path)
+    run = trainer.start(rules, Path("listed"), tmp_path / "run")
+    (listed / "manifest.tsv").write_text("\n".join(["role\timage\tlabel", *rows[::-1]]))
+    again = trainer.resume(tmp_path / "run", None, [])
+    assert [photo.image for photo in again.validation.hosts] == [photo.image for photo in run.validation.hosts]
+
+
 def test_a_folder_with_a_run_is_not_overwritten(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
     trainer.start(rules, photo_folder, tmp_path / "run")
     with pytest.raises(RunError, match="--resume"):
