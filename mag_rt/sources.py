@@ -21,7 +21,6 @@ NOT_READ = frozenset({
 })  # fmt: skip
 """Names of pictures and videos, lower case, of kinds that are not read: a folder scan counts what it passes over."""
 
-
 RESULTS = frozenset({"findings.jsonl", "run.json"})
 """What the folder of a scan's results holds; its `DRAWN` folders are no photos then."""
 DRAWN = frozenset({"masks", "overlays", "thumbnails"})
