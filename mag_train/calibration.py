@@ -3,7 +3,6 @@
 import math
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,8 @@ from mag_rt.parity import Annotate
 from mag_rt.pictures import pad, shrink
 from mag_train.checkpoint import RunError
 from mag_train.data.history import Image
-from mag_train.data.opening import split_by_host, split_photos
-from mag_train.data.photos import Photo, Reader, labelled_photos, photos_below
-from mag_train.data.ready_made import ready_made
+from mag_train.data.opening import authentic_photos
+from mag_train.data.photos import Photo, Reader
 from mag_train.data.synthesis import Picture, authentic, spliced
 from mag_train.data.tampered import resize_mask
 
@@ -50,14 +48,15 @@ With one of the first two alone the score would partly tell what was scaled and 
 console = Console(stderr=True, emoji=False)
 
 
-def calibration_photos(data: Path, trained_on: bool, held_out: Collection[str] = ()) -> list[Photo]:
-    """The authentic photos in `data` that the score is calibrated on; a line says which cannot be read.
+def calibration_photos(data: Path, held_out: Collection[str] | None = None) -> list[Photo]:
+    """The authentic photos in `data` that the score is calibrated on (`opening.authentic_photos`).
 
-    Those of role `calibration` in its manifest; without any, what a run `trained_on` this folder held out, as far as
-    its checkpoint says (`opening.held_out_of`), or else all of them; in a folder that is nothing but photos, all of
-    those. Raises RunError when there are none.
+    A line says which of them cannot be read. Raises RunError when there are none.
     """
-    photos = [photo for photo in _listed(data, trained_on, held_out) if can_be_read(photo)]
+    try:
+        photos = [photo for photo in authentic_photos(data, held_out) if can_be_read(photo)]
+    except (ValueError, SourceError) as error:
+        raise RunError(f"{error}; name a folder of authentic photos by --data to calibrate the score on") from None
     if not photos:
         raise RunError(f"{data}: none of the photos to calibrate the score on can be read")
     return photos
@@ -71,22 +70,6 @@ def can_be_read(photo: Photo) -> bool:
         console.print(f"skipped {error}", markup=False, soft_wrap=True)
         return False
     return True
-
-
-def _listed(data: Path, trained_on: bool, held_out: Collection[str]) -> list[Photo]:
-    with suppress(ValueError):
-        return labelled_photos(data, role="calibration")
-    try:
-        pictures = ready_made(data)
-        if pictures is not None:
-            reals = (split_by_host(*pictures, data, held_out)[0] if trained_on else pictures)[1]
-            return [Photo(real.image, real.labels) for real in reals]
-        if not trained_on and not any((data / name).exists() for name in ("manifest.tsv", "images")):
-            return photos_below(data)
-        photos = labelled_photos(data)
-        return split_photos(photos, data, held_out)[0] if trained_on else photos
-    except (ValueError, SourceError) as error:
-        raise RunError(f"{error}; name a folder of authentic photos by --data to calibrate the score on") from None
 
 
 def mask_slope(annotate: Annotate, given: Bundle, photos: list[Photo]) -> float:

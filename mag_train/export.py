@@ -58,8 +58,7 @@ def bundle_of_run(run: Path, data: Path | None, weights_licence: str, average_wi
     config = Config.model_validate(state["config"])
     own = Path(state["data"])
     held_out = state.get("held_out", ())
-    elsewhere = data if data and data.resolve() != own else None
-    photos = calibration_photos(elsewhere or own, elsewhere is None, held_out)
+    photos = calibration_photos(data) if data and data.resolve() != own else calibration_photos(own, held_out)
     annotator = averaged_annotator(config, state)
     facts = _facts(config, state)
     if average_with:
@@ -89,7 +88,7 @@ def calibrated_anew(model: Path, data: Path) -> Bundle:
     Raises BundleError, RunError when its annotator is none of ours, its networks disagree or there are no photos.
     """
     given = bundle.load(model)
-    photos = calibration_photos(data, trained_on=False)
+    photos = calibration_photos(data)
     try:
         annotator = tempered(of_bundle(given.annotator, weights_of(given)), 1 / slope_of(given))
     except ValueError as error:

@@ -82,12 +82,13 @@ def export(
     and TensorRT. They are checked on photos, and bundle.json says how far they are from torch or from the reference.
     """
     from mag_train import export as exporting
-    from mag_train.quantise import photos_in, with_int8
+    from mag_train.data.opening import authentic_photos
+    from mag_train.quantise import with_int8
 
     is_bundle = run.suffix == ".zip" or (run / MANIFEST).is_file()
     # Now: what cannot be had is said before the work, and before anything is written.
     retoucher = exporting.retoucher_of_run(run) if extra and not is_bundle else b""
-    quantised_on = photos_in(int8) if int8 else []
+    quantised_on = authentic_photos(int8) if int8 else []
     if is_bundle:
         if extra or average_with or not (data or int8):
             raise typer.BadParameter(

@@ -13,7 +13,6 @@ concatenated shares one scale.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,8 +26,7 @@ from mag_rt.parity import BOUNDS, Agreement, compare
 from mag_rt.pictures import pad, shrink
 from mag_train.calibration import can_be_read
 from mag_train.checkpoint import RunError
-from mag_train.data.photos import Photo, labelled_photos, photos_below
-from mag_train.data.ready_made import ready_made
+from mag_train.data.photos import Photo
 from mag_train.half import drop_unused
 
 PHOTOS = 48
@@ -73,33 +71,16 @@ def with_int8(bundle: Bundle, photos: list[Photo]) -> Bundle:
     return replace(calibrated, training={**bundle.training, "int8_difference": facts})
 
 
-def photos_in(folder: Path) -> list[Photo]:
-    """The authentic photos in a folder, without labels.
-
-    Those of role `calibration` in its manifest.tsv, of a layout to train on (`opening.open_stream`), or all pictures.
-
-    Raises ValueError or SourceError when there are none.
-    """
-    if (folder / "manifest.tsv").is_file():
-        photos = labelled_photos(folder, role="calibration")
-    elif (pictures := ready_made(folder)) is not None:
-        photos = [Photo(real.image, real.labels) for real in pictures[1]]
-    elif (folder / "images").is_dir():
-        photos = labelled_photos(folder)
-    else:
-        photos = photos_below(folder)
-    return [Photo(photo.image, None) for photo in photos]  # whatever is the matter with their labels
-
-
 def _inputs(bundle: Bundle, photos: list[Photo]) -> Iterator[Image]:
     """The middle of up to `PHOTOS` photos, evenly chosen, each 1 x 3 x H x W as the bundle wants it.
 
     A line says which of them cannot be read.
     """
     for index in np.linspace(0, len(photos) - 1, min(PHOTOS, len(photos))).astype(int):
-        if not can_be_read(photos[index]):
+        photo = Photo(photos[index].image, None)  # whatever is the matter with its labels
+        if not can_be_read(photo):
             continue
-        picture = shrink(photos[index].read()[0], bundle.max_side)
+        picture = shrink(photo.read()[0], bundle.max_side)
         top, left = (max(0, side - SIDE) // 2 for side in picture.shape[:2])
         yield bundle.normalisation([pad(picture[top : top + SIDE, left : left + SIDE], bundle.multiple)])
 

@@ -1,11 +1,12 @@
 """From a folder to what a run sees: the stream that it trains on and the one that it is validated on."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mag_train.config import DataConfig
-from mag_train.data.photos import Photo, labelled_photos
+from mag_train.data.photos import NoPhotosError, Photo, labelled_photos, photos_below
 from mag_train.data.ready_made import LAYOUTS, ReadyMade, ReadyMadeStream, ready_made
 from mag_train.data.stream import SpliceStream, Stream
 
@@ -44,6 +45,27 @@ def open_stream(
         raise ValueError(f"{error} (nor {' nor '.join(f'{name}/' for name in LAYOUTS)})") from None
     held_out_photos, training_photos = split_photos(photos, folder, held_out)
     return SpliceStream(training_photos, config, seed), SpliceStream(held_out_photos, unseen, seed + 1, called)
+
+
+def authentic_photos(folder: Path, held_out: Collection[str] | None = None) -> list[Photo]:
+    """The authentic photos in a folder that are to be measured on, however they lie there.
+
+    Those of role `calibration` in its manifest; without any, all authentic ones of a layout that `open_stream` takes;
+    in a folder that is nothing but photos, all of those. `held_out`: the folder was trained on, and of such a layout
+    only what was held out counts (`held_out_of`; chosen anew when that is empty).
+
+    Raises ValueError or SourceError when there are none.
+    """
+    with suppress(NoPhotosError):
+        return labelled_photos(folder, role="calibration")
+    pictures = ready_made(folder)
+    if pictures is not None:
+        _, authentic = pictures if held_out is None else split_by_host(*pictures, folder, held_out)[0]
+        return [Photo(real.image, real.labels) for real in authentic]
+    if held_out is None and not any((folder / name).exists() for name in ("manifest.tsv", "images")):
+        return photos_below(folder)
+    photos = labelled_photos(folder)
+    return photos if held_out is None else split_photos(photos, folder, held_out)[0]
 
 
 def held_out_of(folder: Path, training: Stream[Any], validation: Stream[Any]) -> list[str]:

@@ -24,6 +24,10 @@ UNLABELLED = 255
 What = TypeVar("What", covariant=True)
 
 
+class NoPhotosError(ValueError):
+    """A folder or a manifest can be read, and there is nothing in it that was asked for."""
+
+
 class Readable(Protocol[What]):
     """Something to train on that lies on disk and is named after its picture."""
 
@@ -162,7 +166,7 @@ def labelled_photos(root: Path, role: str = TRAINING) -> list[Photo]:
     `root/images` with label maps of the same stem in `root/labels` (PNG), all of them to train on; a photo without a
     map is unlabelled.
 
-    Raises ValueError when neither is there or no photo of that role is found.
+    Raises NoPhotosError when neither is there or no photo of that role is found, ValueError for a broken manifest.
     """
     manifest = root / "manifest.tsv"
     if manifest.is_file():
@@ -171,9 +175,9 @@ def labelled_photos(root: Path, role: str = TRAINING) -> list[Photo]:
     elif (root / "images").is_dir():
         photos = _paired(root) if role == TRAINING else []
     else:
-        raise ValueError(f"{root}: holds neither manifest.tsv nor a folder images/")
+        raise NoPhotosError(f"{root}: holds neither manifest.tsv nor a folder images/")
     if not photos:
-        raise ValueError(f"{root}: no photos of role {role!r}")
+        raise NoPhotosError(f"{root}: no photos of role {role!r}")
     return photos
 
 

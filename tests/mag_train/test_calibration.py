@@ -13,49 +13,22 @@ from mag_rt.findings import score
 from mag_train import calibration
 from mag_train.calibration import calibrate, calibration_photos, fit_logistic
 from mag_train.checkpoint import RunError
-from mag_train.data.opening import split
 from mag_train.data.photos import Photo, labelled_photos
 from mag_train.data.synthesis import Picture
 from tests.conftest import save
 from tests.mag_train.conftest import labelled_photo
-from tests.mag_train.test_ready_made import fantastic_reality
-
-
-def test_a_run_is_calibrated_on_what_it_held_out(photo_folder: Path, tmp_path: Path) -> None:
-    """Without a role for it: the others it has been trained on, and would find nothing odd in them."""
-    assert calibration_photos(photo_folder, trained_on=True) == split(labelled_photos(photo_folder))[0]
-    assert calibration_photos(photo_folder, trained_on=False) == labelled_photos(photo_folder)
-    splices = fantastic_reality(tmp_path, 30)
-    held_out = calibration_photos(splices, trained_on=True)
-    assert [photo.image.parent.name for photo in held_out] == ["ColorRealImages"] * 2
-    assert len(calibration_photos(splices, trained_on=False)) == 30
-
-
-def test_a_manifest_has_a_role_for_it(tmp_path: Path) -> None:
-    for name in "ab":
-        save(tmp_path / f"{name}.png", labelled_photo(0)[0])
-    rows = ["role\timage\tlabel", "training\ta.png\t", "calibration\tb.png\t"]
-    (tmp_path / "manifest.tsv").write_text("\n".join(rows))
-    assert calibration_photos(tmp_path, trained_on=True) == [Photo(tmp_path / "b.png", None)]
-
-
-def test_a_folder_of_authentic_photos_will_do(tmp_path: Path) -> None:
-    for name in ("b.png", "below/a.jpg"):
-        save(tmp_path / name, labelled_photo(0)[0])
-    (tmp_path / "film.mp4").write_bytes(b"no photo")
-    assert [photo.image.name for photo in calibration_photos(tmp_path, trained_on=False)] == ["b.png", "a.jpg"]
 
 
 def test_a_photo_that_cannot_be_read_is_skipped_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in "ab":
         save(tmp_path / "images" / f"{name}.png", labelled_photo(0)[0])
     (tmp_path / "images" / "a.png").write_bytes(b"corrupt")
-    assert [photo.image.stem for photo in calibration_photos(tmp_path, trained_on=False)] == ["b"]
+    assert [photo.image.stem for photo in calibration_photos(tmp_path)] == ["b"]
     assert "skipped" in (said := capsys.readouterr().err) and "a.png" in said
     with pytest.raises(RunError, match="none of the photos to calibrate the score on can be read"):
-        calibration_photos(tmp_path, trained_on=True)  # which held out the first
+        calibration_photos(tmp_path, held_out=[])  # which held out the first
     with pytest.raises(RunError, match="name a folder of authentic photos by --data"):
-        calibration_photos(tmp_path / "nowhere", trained_on=False)
+        calibration_photos(tmp_path / "nowhere")
 
 
 def test_the_bundle_of_a_fit_is_held_against_photos_that_it_was_not_fitted_on(

@@ -13,12 +13,11 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from mag_rt import bundle as bundles
 from mag_rt.bundle import Bundle
-from mag_rt.errors import SourceError
 from mag_rt.parity import check_pictures
 from mag_train.cli import app
-from mag_train.quantise import photos_in, quantise, with_int8
-from tests.conftest import grey_with_red_box, red_is_spliced, save, small_unet
-from tests.mag_train.test_ready_made import fantastic_reality
+from mag_train.data.opening import authentic_photos
+from mag_train.quantise import quantise, with_int8
+from tests.conftest import red_is_spliced, save, small_unet
 
 
 @pytest.fixture(scope="module")
@@ -152,39 +151,17 @@ def test_a_network_without_relus_has_nothing_to_quantise(red_bundle: Bundle, ima
         quantise(red_bundle.network, images)
 
 
-def test_photos_come_from_a_folder_or_from_the_calibration_role_of_a_manifest(tmp_path: Path) -> None:
-    for name in ("b", "a"):
-        save(tmp_path / f"{name}.png", grey_with_red_box(40, 50))
-    assert [photo.image.name for photo in photos_in(tmp_path)] == ["a.png", "b.png"]
-    (tmp_path / "manifest.tsv").write_text("role\timage\tlabel\ntraining\ta.png\t\ncalibration\tb.png\t\n")
-    assert [photo.image.name for photo in photos_in(tmp_path)] == ["b.png"]
-
-
-def test_of_a_folder_to_train_on_the_photos_calibrate_and_not_what_lies_beside_them(
-    photo_folder: Path, tmp_path: Path
-) -> None:
-    """Label maps and masks are pictures too, and no network is to see any."""
-    assert [photo.image for photo in photos_in(photo_folder)] == sorted((photo_folder / "images").iterdir())
-    splices = fantastic_reality(tmp_path, 3, masks="png")
-    assert {photo.image.parent.name for photo in photos_in(splices)} == {"ColorRealImages"}
-
-
 def test_a_photo_that_cannot_be_read_costs_a_line_and_not_the_network(
     red_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for index, picture in enumerate(check_pictures((96, 64))):
         save(tmp_path / f"{index}.png", picture)
     (tmp_path / "0.png").write_bytes(b"corrupt")
-    made = with_int8(replace(red_bundle, networks={"float32": small_unet()}), photos_in(tmp_path))
+    made = with_int8(replace(red_bundle, networks={"float32": small_unet()}), authentic_photos(tmp_path))
     assert made.training["int8_difference"]["calibrated_on"] == 5
     assert "skipped" in (said := capsys.readouterr().err) and "0.png" in said
     with pytest.raises(RuntimeError, match="none of the photos to calibrate the int8 network on can be read"):
-        with_int8(replace(red_bundle, networks={"float32": small_unet()}), photos_in(tmp_path)[:1])
-
-
-def test_no_photos_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SourceError):
-        photos_in(tmp_path / "nothing")
+        with_int8(replace(red_bundle, networks={"float32": small_unet()}), authentic_photos(tmp_path)[:1])
 
 
 def test_a_bundle_gets_its_int8_network_by_export(red_bundle: Bundle, tmp_path: Path) -> None:
@@ -208,4 +185,4 @@ def test_an_int8_network_that_says_something_else_is_not_written(
     monkeypatch.setattr("mag_train.quantise.quantise", lambda *_: red_is_spliced())
     save(tmp_path / "photo.png", check_pictures((96, 64))[0])
     with pytest.raises(RuntimeError, match="int8 network disagrees"):
-        with_int8(replace(red_bundle, networks={"float32": small_unet()}), photos_in(tmp_path))
+        with_int8(replace(red_bundle, networks={"float32": small_unet()}), authentic_photos(tmp_path))

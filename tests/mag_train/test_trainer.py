@@ -182,13 +182,13 @@ def test_photos_lost_or_added_change_no_side(
     assert [photo.image.name for photo in again.validation.hosts] == held_out
     assert "0.jpg" in {photo.image.name for photo in again.stream.hosts}
     state = load_checkpoint(tmp_path / "run" / "last.pt")
-    calibrating = calibration_photos(photos, trained_on=True, held_out=state["held_out"])
+    calibrating = calibration_photos(photos, held_out=state["held_out"])
     assert [photo.image.name for photo in calibrating] == held_out
     known = photos_by_class(photos, state["held_out"])
     assert known and known["person"] == 10  # neither 00.jpg nor the two without maps
     (photos / "images" / "00.jpg").unlink()
     with pytest.raises(RunError, match="none of the photos that the run has held out is there; name a folder"):
-        calibration_photos(photos, trained_on=True, held_out=state["held_out"])
+        calibration_photos(photos, held_out=state["held_out"])
     capsys.readouterr()
     assert [photo.image.name for photo in trainer.resume(tmp_path / "run", None, []).validation.hosts] == ["0.jpg"]
     assert "others are held out from here on" in capsys.readouterr().err
