@@ -271,7 +271,9 @@ def _listed(sources: list[str]) -> list[str]:
     if "-" not in sources or sys.stdin is None:
         return []
     names = sys.stdin.buffer.read()
-    return [os.fsdecode(name) for name in names.split(b"\0" if b"\0" in names else b"\n") if name]
+    # A line of Windows ends in two bytes, through PowerShell's pipe and in lists that were written there.
+    each = names.split(b"\0") if b"\0" in names else names.replace(b"\r\n", b"\n").split(b"\n")
+    return [os.fsdecode(name) for name in each if name]
 
 
 def _scan_into(

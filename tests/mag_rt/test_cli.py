@@ -282,6 +282,7 @@ def test_names_come_from_standard_input_and_one_that_is_gone_is_an_error_line(
     assert magrt(*arguments, tmp_path / "b", input=f"{newline}\0{names[0]}\0").returncode == 0
     assert Path(lines(tmp_path / "b")[0]["source"]).name == newline.name
     assert "nothing to scan" in magrt(*arguments, tmp_path / "c", input="").stderr
+    assert magrt(*arguments, tmp_path / "d", input=f"{names[0]}\r\n{names[2]}\r\n").returncode == 0  # Windows' lines
 
 
 def test_standard_input_that_is_closed_has_no_names(red_model: Path, tmp_path: Path) -> None:
