@@ -56,7 +56,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GIF = b"GIF8"
 _FORMATS = (_JPEG, _PNG, *_TIFF, b"BM", _GIF)
 """How files begin that are given to a decoder: OpenCV knows more formats, none of them a photo's, some read loosely."""
-_RIFF_OR_BOX = (b"WEBP", b"ftypavif", b"jP  ")
+_RIFF_OR_BOX = (b"WEBP", b"ftypavif", b"ftypavis", b"jP  ")
 """The same from the fifth byte on (JPEG 2000), or the ninth (WebP)."""
 _NO_DATA = (128, 128, 128)
 """What libjpeg fills in, to the level, where a picture's data ends too early."""

@@ -484,6 +484,7 @@ KINDS = grid(
         ("16-bit-grey.png", lambda: cv2.imencode(".png", MIDDLE)[1].tobytes(), GREY),
         ("animated.png", lambda: several("PNG"), RIGHT),
         ("animated.webp", lambda: several("WEBP", lossless=True), RIGHT),
+        ("animated.avif", lambda: several("AVIF", quality=100, subsampling="4:4:4"), RIGHT),
         ("alpha.webp", lambda: encode("WEBP", "RGBA", lossless=True), RIGHT),
         ("pages.tif", lambda: several("TIFF"), RIGHT),
         ("pages-in-a-circle.tif", endless_directories, RIGHT),
