@@ -114,7 +114,9 @@ def _given(sources: list[str], count: int) -> list[bytes]:
 
 def _read(path: str) -> bytes:
     try:
-        return contents(path)
+        data = contents(path)
+        decode(data, 1)  # at an eighth, if it can: whether it is a picture is said here, with its name
+        return data
     except PictureError as error:
         stop(f"{path}: {error}", UNUSABLE)
     except OSError as error:

@@ -57,7 +57,12 @@ def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
     assert done.returncode == 2 and "no such file or folder" in done.stderr and "Traceback" not in done.stderr
     (tmp_path / "dangling.jpg").symlink_to("nowhere.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
-    for name, why in (("dangling.jpg", "No such file or directory"), ("pipe.jpg", "not a regular file")):
+    (tmp_path / "nothing.jpg").touch()
+    for name, why in (
+        ("dangling.jpg", "No such file or directory"),
+        ("pipe.jpg", "not a regular file"),
+        ("nothing.jpg", "the file is empty"),
+    ):
         done = bench(tmp_path / name)
         assert (done.returncode, done.stderr) == (2, f"magrt: {tmp_path / name}: {why}\n")
     done = bench("--count", 99_999_999_999)
