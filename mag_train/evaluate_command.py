@@ -124,7 +124,7 @@ def evaluate(
                 json.dumps(as_json(rows, notes, protocol), indent=2, allow_nan=False) + "\n", encoding="utf-8"
             )
         if markdown:
-            markdown.write_text(as_markdown(rows, notes), encoding="utf-8")
+            markdown.write_text(as_markdown(rows, notes), encoding="utf-8", errors="backslashreplace")
     finally:  # a disk that is full does not cost the table, nor a pipe that is closed the files
         _print(rows, notes)
     if not rows:
@@ -327,7 +327,7 @@ def _write_csv(path: Path, results: Sequence["Result"], ways: Sequence["Method"]
     from mag_train.evaluation import METRICS
 
     about = ["degradation", "dataset", "kind", "image", "mask", "inverted", "stretched", "renamed", "skipped"]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.DictWriter(file, [*about, "method", *METRICS, "score", "flagged"], lineterminator="\n")
         table.writeheader()
         for result in results:

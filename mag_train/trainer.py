@@ -84,7 +84,8 @@ class Run:
         """A checksum of what decides the pictures of the validation: their number, their hosts, how they are made."""
         hosts = [name_in(self.data, each.image) for each in self.validation.hosts]
         about = "\n".join([f"{VALIDATION_BATCHES} x {self.config.data.spliced}", *hosts])
-        return zlib.crc32(b"".join([about.encode(), *(raw.image.numpy().tobytes() for raw in self.shown)]))
+        pictures = (raw.image.numpy().tobytes() for raw in self.shown)
+        return zlib.crc32(b"".join([about.encode(errors="surrogateescape"), *pictures]))
 
     def _refuse_crop(self) -> None:
         """Now, not when the network that cannot take the pictures joins, epochs later."""

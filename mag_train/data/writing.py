@@ -159,8 +159,8 @@ def begin(out: Path, recipe: Recipe, photos: Sequence[Readable[Labelled]], root:
 
     Raises ValueError when `out` holds something else, or a dataset of another recipe or of other photos.
     """
-    names = "\n".join(photo.image.relative_to(root).as_posix() for photo in photos)
-    wanted = asdict(recipe) | {"photos": len(photos), "sha256": hashlib.sha256(names.encode()).hexdigest()}
+    names = "\n".join(photo.image.relative_to(root).as_posix() for photo in photos).encode(errors="surrogateescape")
+    wanted = asdict(recipe) | {"photos": len(photos), "sha256": hashlib.sha256(names).hexdigest()}
     path = out / RECIPE
     if path.is_file():
         begun = json.loads(path.read_text(encoding="utf-8"))

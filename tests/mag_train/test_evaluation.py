@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -293,6 +294,20 @@ def test_a_bar_in_a_models_name_makes_no_column_of_the_markdown(pair: Path, red_
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1 and any(
         "red\\|blue" in line for line in rows
     )
+
+
+def test_a_picture_whose_name_is_no_unicode_is_in_the_files_by_escapes(
+    pair: Path, red_model: Path, tmp_path: Path
+) -> None:
+    odd = os.fsdecode(b"\xe9.png")
+    (pair / "images" / "exact.png").rename(pair / "images" / odd)
+    (pair / "masks" / "exact.png").rename(pair / "masks" / odd)
+    (pair / "images" / "shifted.png").write_bytes(b"no picture")
+    named = red_model.rename(tmp_path / os.fsdecode(b"mod\xe9l"))
+    files = [tmp_path / name for name in ("out.csv", "out.json", "out.md")]
+    run(named, "--dataset", f"pair:{pair}", "--csv", files[0], "--json", files[1], "--markdown", files[2])
+    written = [file.read_text() for file in files]
+    assert "\\udce9.png" in written[0] and all("mod\\udce9l" in text for text in written)
 
 
 def test_two_runs_give_the_same_bytes(pair: Path, red_model: Path, tmp_path: Path) -> None:

@@ -194,6 +194,13 @@ def test_photos_lost_or_added_change_no_side(
     assert "others are held out from here on" in capsys.readouterr().err
 
 
+def test_photos_whose_names_are_no_unicode_are_trained_on(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(photo_folder, tmp_path / "photos")
+    for path in [each for each in (tmp_path / "photos").rglob("*") if each.is_file()]:
+        path.rename(path.with_stem(path.stem + os.fsdecode(b"\xe9")))
+    assert trainer.start(rules, tmp_path / "photos", tmp_path / "run").fit()
+
+
 def test_held_out_photos_are_known_again_by_whatever_path(
     rules: Config, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
