@@ -1,5 +1,6 @@
 """magtrain, the command line of the training backend."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -89,8 +90,15 @@ def main() -> None:
     Of several processes the first one speaks.
     """
     errors = Console(stderr=True, emoji=False, quiet=os.environ.get("LOCAL_RANK", "0") != "0")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file may have any name, whatever the terminal can show
     try:
         app()
+    except ModuleNotFoundError as error:
+        said = f"{error.name} is missing: pip install 'magrt[train]'"
     except (ValueError, OSError, RuntimeError) as error:
-        errors.print(f"magtrain: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+        said = str(error)
+    else:
+        return
+    errors.print(f"magtrain: {said}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)

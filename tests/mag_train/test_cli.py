@@ -1,5 +1,8 @@
 """What the commands say of files is what the files are called."""
 
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +12,7 @@ from rich.console import Console
 from mag_train import calibration, cli, evaluate_command, synthesize_command, trainer
 
 NAME = "photos/:cat:.jpg"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -34,3 +38,29 @@ def test_nor_is_it_in_an_error(
     with pytest.raises(SystemExit):
         cli.main()
     assert capsys.readouterr().err == f"magtrain: {NAME}: no such folder\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fit", "--preset", "smoke", "--data", "photos", "--out", "run"], ["export", "run", "bundle"]]
+)
+def test_without_what_training_needs_a_line_says_what_to_install(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "from mag_train.cli import main; main()", *arguments],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "magtrain: torch is missing: pip install 'magrt[train]'\n")
+
+
+def test_a_name_that_is_no_unicode_is_said_as_escapes(photo_folder: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(photo_folder, odd / "photos")
+    for folder in ("images", "labels"):
+        for path in sorted((odd / "photos" / folder).iterdir()):
+            path.rename(path.with_stem(path.stem + os.fsdecode(b"\xe9")))
+    done = subprocess.run(
+        [sys.executable, "-c", "from mag_train.cli import main; main()", "synthesize", odd / "photos", odd / "made"],
+        env={**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:strict"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "caf\\udce9/made: 12 spliced and 12 authentic pictures" in done.stdout
