@@ -40,7 +40,8 @@ def open_driver() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "pycuda":
             raise CudaError(f"pycuda is incomplete: {error}") from None
-        raise CudaError("pycuda is not installed: pip install 'magrt[gpu-cu12]' or 'magrt[gpu-cu13]'") from None
+        brought = "'magrt[gpu-cu12]', 'magrt[gpu-cu13]' and 'magrt[rtx]' bring it"
+        raise CudaError(f"pycuda is not installed: pip install pycuda; {brought}") from None
     except ImportError as error:  # libcuda.so.1 is missing, or lacks what this build of pycuda calls
         raise CudaError(f"pycuda finds no NVIDIA driver that it works with: {error}") from None
     try:

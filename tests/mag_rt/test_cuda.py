@@ -101,7 +101,8 @@ def test_says_that_the_ptx_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path:
     [
         (
             "raise ModuleNotFoundError(\"No module named 'pycuda'\", name='pycuda')",  # as without it
-            "pycuda is not installed: pip install 'magrt[gpu-cu12]' or 'magrt[gpu-cu13]'",
+            "pycuda is not installed: pip install pycuda; "
+            "'magrt[gpu-cu12]', 'magrt[gpu-cu13]' and 'magrt[rtx]' bring it",
         ),
         (
             "import pytools_that_is_missing",
