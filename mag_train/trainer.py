@@ -349,9 +349,16 @@ def start(
 
 
 def resume(folder: Path, data: Path | None, overrides: Sequence[str], devices: int = 1, num_nodes: int = 1) -> Run:
-    """The run in `folder` as its last checkpoint left it, on its own photos unless `data` names others."""
+    """The run in `folder` as its last checkpoint left it, on its own photos unless `data` names others.
+
+    Raises RunError when there is none, or when `overrides` ask for other networks than it has.
+    """
     state = load_checkpoint(folder / "last.pt")
-    config = override(Config.model_validate(state["config"]), overrides)
+    before = Config.model_validate(state["config"])
+    config = override(before, overrides)
+    for name, value in before.model:
+        if getattr(config.model, name) != value:
+            raise RunError(f"{folder}: model.{name} is {value} and stays so: --start-from begins another run with it")
     fabric = launch(config.precision, devices, num_nodes)
     run = Run(config, data or Path(state["data"]), folder, fabric, state.get("held_out", ()))
     run.load(state)

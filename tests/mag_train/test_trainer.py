@@ -230,6 +230,12 @@ def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
         trainer.resume(tmp_path, None, [])
 
 
+def test_a_run_that_goes_on_keeps_its_networks(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
+    trainer.start(rules, photo_folder, tmp_path / "run")
+    with pytest.raises(RunError, match=r"model\.retoucher is unet and stays so: --start-from"):
+        trainer.resume(tmp_path / "run", None, ["model.retoucher=none"])
+
+
 def test_a_save_that_fails_leaves_the_old_checkpoint(
     rules: Config, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
