@@ -87,6 +87,8 @@ def export(
 
     is_bundle = run.suffix == ".zip" or (run / MANIFEST).is_file()
     # Now: what cannot be had is said before the work, and before anything is written.
+    if bundle.exists() and not bundle.is_dir():
+        raise ValueError(f"{bundle} is a file; name the folder to write the bundle to")
     retoucher = exporting.retoucher_of_run(run) if extra and not is_bundle else b""
     quantised_on = authentic_photos(int8) if int8 else []
     if is_bundle:

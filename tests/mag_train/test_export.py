@@ -206,6 +206,15 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
         app(["export", str(tmp_path), str(tmp_path / "out")], standalone_mode=False)
 
 
+def test_a_bundle_that_cannot_be_written_is_refused_before_the_work(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("mag_train.export.bundle_of_run")
+    (tmp_path / "bundle.zip").touch()
+    with pytest.raises(ValueError, match=r"bundle\.zip is a file; name the folder"):
+        app(["export", str(run), str(tmp_path / "bundle.zip")], standalone_mode=False)
+
+
 def test_an_export_that_fails_leaves_the_bundle_that_was_there(
     run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
