@@ -92,7 +92,7 @@ class NoiseViews(nn.Module):
 
 
 class EdgeAnnotator(Annotator):
-    """The annotator that ships: a small residual U-Net at half resolution, 3.6 M parameters, 8.2 GMAC at 512x512.
+    """The annotator that ships: a small residual U-Net at half resolution, 3.68 M parameters, 8.8 GMAC at 512x512.
 
     Sides are multiples of 32. What comes up is made as narrow as the skip beside it and added: concatenated, as is
     usual, the decoder would cost three times as much (docs/benchmarks.md).
