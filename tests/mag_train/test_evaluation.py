@@ -329,6 +329,7 @@ def test_the_command_writes_what_it_prints(
             "1 of 4 left out: picture not-a-picture", "corrupt.png",
         ):  # fmt: skip
             assert promise in text
+        assert "Rows of the paper" not in text  # there is none
 
 
 def test_the_command_measures_under_the_protocol_that_it_is_told(tmp_path: Path, red_model: Path) -> None:
@@ -363,7 +364,7 @@ def test_what_was_done_to_masks_is_said_once_whatever_the_degradations(
             (line["image"][-8:-4], line["inverted"], line["stretched"], line["renamed"])
             for line in csv.DictReader(file)
         }
-    assert lines == {("0404", "0", "0", "1"), ("0405", "0", "1", "1")}
+    assert {("0404", "0", "0", "1"), ("0405", "0", "1", "1")} <= lines
 
 
 def test_brackets_in_names_are_brackets_and_a_narrow_terminal_has_intervals_below_means(
@@ -427,7 +428,7 @@ def test_models_stand_under_each_other_and_above_the_paper(
     places = [printed.index(each) for each in order]
     assert places == sorted(places)
     assert "The paper's CASIA is v2; the pictures measured here as casia1 are of v1." in printed
-    assert "only under --degrade jpeg:QUALITY" in printed
+    assert "only under --degrade jpeg:QUALITY" in printed and "Rows of the paper are as printed in it" in printed
     beside = json.loads((tmp_path / "out.json").read_text())["paper"]["casia1"]
     assert beside["column"] == "CASIA v2" and beside["methods"]["MAG"] == [0.74, 0.74, 0.76]
     run(red_model, "--dataset", f"casia1/authentic:{tmp_path / 'casia'}")
