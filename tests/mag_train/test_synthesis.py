@@ -180,6 +180,7 @@ def test_cutouts_are_reworked_and_brought_nearer_to_the_host_now_and_then_and_fe
 ) -> None:
     steps: list[str] = []
     pasted: list[tuple[bool, int | None]] = []
+    drawn: list[list[int]] = []
     for name in ("_rework", "_feather"):
         monkeypatch.setattr(synthesis, name, lambda cutout, *_, name=name: steps.append(name) or cutout)
     monkeypatch.setattr(
@@ -187,11 +188,27 @@ def test_cutouts_are_reworked_and_brought_nearer_to_the_host_now_and_then_and_fe
     )
     picture = synthesis.frame(*labelled_photo(0), None, np.random.default_rng(0))
     for seed in range(400):
+        before = len(pasted)
         synthesis.paste(picture, donors, np.random.default_rng(seed))
+        drawn.append([donor for _, donor in pasted[before:] if donor is not None])
+    assert all(numbers == [0, 1][: len(numbers)] for numbers in drawn)  # as they were drawn, whatever came between
     assert 430 < len(pasted) < 490 and steps.count("_feather") == len(pasted)
     assert 0.85 < steps.count("_rework") / len(pasted) < 0.95  # a copy within the photo often stays as it was
     assert 0.2 < np.mean([harmonised for harmonised, _ in pasted]) < 0.3
     assert 0.15 < np.mean([donor is None for _, donor in pasted]) < 0.25
+
+
+def test_host_and_cutout_were_files_before_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of other qualities: traces of a splice are those of two pasts, not of one file and none."""
+    saved: list[str] = []
+    image, labels = labelled_photo(0)
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        monkeypatch.setattr(synthesis, "saved", lambda image, *_: saved.append("host") or image)
+        synthesis.frame(image, labels, SIZE, rng)
+        monkeypatch.setattr(synthesis, "saved", lambda image, *_: saved.append("cutout") or image)
+        synthesis._rework(Cutout(image, labels.astype(np.float32), labels), 2000, rng)
+    assert 120 < saved.count("host") < 180 and 120 < saved.count("cutout") < 180
 
 
 @pytest.mark.parametrize(("harmony", "mean", "spread"), [(0.0, 60, 10), (0.5, 100, 15), (1.0, 140, 20)])
