@@ -14,7 +14,7 @@ from rich.console import Console
 from mag_rt import Scanner, bundle
 from mag_rt.bundle import Bundle, Calibration
 from mag_rt.errors import PictureError, SourceError
-from mag_rt.findings import score
+from mag_rt.findings import score, verdict
 from mag_rt.parity import Annotate
 from mag_rt.pictures import pad, shrink
 from mag_train.checkpoint import RunError
@@ -129,11 +129,10 @@ def _fitted(evidence: Evidence) -> Calibration:
 
 def _rates(fitted: Calibration, evidence: Evidence) -> dict[str, float]:
     """How often pictures of each kind get either verdict."""
-    rates = {}
+    rates: dict[str, float] = {}
     for kind, of_kind in evidence.items():
-        scores = np.array([score(value, fitted) for value in of_kind])
-        rates[f"{kind}_called_spliced"] = float((scores >= fitted.spliced).mean())
-        rates[f"{kind}_called_authentic"] = float((scores <= fitted.authentic).mean())
+        verdicts = [verdict(score(value, fitted), fitted) for value in of_kind]
+        rates |= {f"{kind}_called_{said}": verdicts.count(said) / len(verdicts) for said in ("spliced", "authentic")}
     return rates
 
 

@@ -102,7 +102,7 @@ class ScheduleConfig(_Section):
         """The factor on the learning rates in [0, 1], at an iteration with which `left` of them are to come."""
         rise = min(1.0, (iteration + 1) / self.ramp) if self.ramp else 1.0
         fall = min(1.0, left / (self.decay_epochs * per_epoch)) if self.decay_epochs else 1.0
-        return rise * max(0.0, fall)
+        return rise * fall
 
 
 class Config(_Section):

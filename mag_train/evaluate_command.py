@@ -67,39 +67,51 @@ class Precision(str, Enum):
     int8 = "int8"
 
 
+Models = Annotated[
+    list[Path],
+    typer.Argument(metavar="MODEL...", help="Bundles (folder or .zip), runs, checkpoints (.pt) or .onnx files."),
+]
+Datasets = Annotated[
+    list[str],
+    typer.Option(
+        "--dataset",
+        metavar="NAME:DIR",
+        help="Pictures with masks; may be repeated. NAME: casia1, casia2, columbia, carvalho, realistic-tampering, "
+        "coverage, fantastic-reality, pair (images/ and masks/) or manifest (manifest.tsv, role development); "
+        "NAME/KIND keeps one kind, manifest/DATASET/KIND one dataset, as in casia1/spliced:DIR.",
+    ),
+]
+UnderProtocol = Annotated[
+    Protocol,
+    typer.Option("--protocol", help="native: pictures as the product scans them. paper: stretched to 512x512."),
+]
+InPrecision = Annotated[
+    Precision,
+    typer.Option("--precision", help="Which of a bundle's networks; runs and checkpoints have float32 only."),
+]
+Degrade = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--degrade",
+        metavar="HOW",
+        help="Repeat the table on pictures degraded by jpeg:QUALITY, resize:FACTOR, crop:PIXELS, screenshot:FACTOR or "
+        "blur:SIGMA; may be repeated.",
+    ),
+]
+CsvFile = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write every picture's numbers.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the table as JSON.")]
+MarkdownFile = Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="Write the table as Markdown.")]
+
+
 def evaluate(
-    models: Annotated[
-        list[Path],
-        typer.Argument(metavar="MODEL...", help="Bundles (folder or .zip), runs, checkpoints (.pt) or .onnx files."),
-    ],
-    dataset: Annotated[
-        list[str],
-        typer.Option(
-            metavar="NAME:DIR",
-            help="Pictures with masks; may be repeated. NAME: casia1, casia2, columbia, carvalho, realistic-tampering, "
-            "coverage, fantastic-reality, pair (images/ and masks/) or manifest (manifest.tsv, role development); "
-            "NAME/KIND keeps one kind, manifest/DATASET/KIND one dataset, as in casia1/spliced:DIR.",
-        ),
-    ],
-    protocol: Annotated[
-        Protocol, typer.Option(help="native: pictures as the product scans them. paper: stretched to 512x512.")
-    ] = Protocol.native,
-    precision: Annotated[
-        Precision, typer.Option(help="Which of a bundle's networks; runs and checkpoints have float32 only.")
-    ] = Precision.float32,
-    degrade: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="HOW",
-            help="Repeat the table on pictures degraded by jpeg:QUALITY, resize:FACTOR, crop:PIXELS, "
-            "screenshot:FACTOR or blur:SIGMA; may be repeated.",
-        ),
-    ] = None,
-    csv_file: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Write every picture's numbers.")
-    ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the table as JSON.")] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table as Markdown.")] = None,
+    models: Models,
+    dataset: Datasets,
+    protocol: UnderProtocol = Protocol.native,
+    precision: InPrecision = Precision.float32,
+    degrade: Degrade = None,
+    csv_file: CsvFile = None,
+    json_file: JsonFile = None,
+    markdown: MarkdownFile = None,
 ) -> None:
     """Measure how well models find splices, beside what the paper reports.
 
@@ -191,7 +203,7 @@ def _notes(results: Sequence["Result"], rows: Sequence["Row"], protocol: Protoco
         )
     if any(row.dataset.startswith("casia1") for row in rows):
         notes.append("The paper's CASIA is v2; the pictures measured here as casia1 are of v1.")
-    if any(row.dataset.startswith("casia") and row.authentic and "jpeg" not in row.degradation for row in rows):
+    if any(row.dataset.startswith("casia") and row.authentic for row in rows):
         notes.append(
             "CASIA's tampered and authentic JPEGs were saved with different tables: its image AUC and share flagged "
             "mean something only under --degrade jpeg:QUALITY, which saves both alike."

@@ -176,7 +176,7 @@ def to_onnx(network: Annotator | RetoucherOutputs, output: str = "annotation") -
 def _disagreement(annotator: Annotator, written: Bundle, photos: list[Photo]) -> float:
     """The largest difference of any probability between torch and the bundle on a few photos."""
     backend, expected = OnnxRuntimeBackend(written).probabilities, _in_torch(annotator)
-    largest = max(float(np.abs(backend(image) - expected(image)).max()) for image in _inputs(written, photos, 4))
+    largest = float(np.max([np.abs(backend(image) - expected(image)).max() for image in _inputs(written, photos, 4)]))
     if not largest <= LARGEST_DIFFERENCE:
         raise RunError(f"ONNX Runtime differs from torch by {largest:.2g}; {LARGEST_DIFFERENCE} is allowed")
     return largest

@@ -37,7 +37,9 @@ def with_float16(bundle: Bundle, images: Iterable[NDArray[np.float32]], referenc
         for image in images
     ]
     worst = Agreement(
-        max(each.probability for each in found), max(each.mask for each in found), min(each.iou for each in found)
+        float(np.max([each.probability for each in found])),  # NaN if any is, which Python's own max passes over
+        float(np.max([each.mask for each in found])),
+        min(each.iou for each in found),
     )
     if not worst.within(ON_PHOTOS):
         raise RunError(f"the float16 network disagrees with the float32 one: {worst} (allowed: {ON_PHOTOS})")

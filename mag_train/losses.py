@@ -68,8 +68,8 @@ def annotation_loss(truth: Tensor, annotation: Tensor, counted: Tensor, config: 
         cross_entropy = functional.binary_cross_entropy(annotation[:, :1], truth[:, :1])
         loss = loss + config.mask_cross_entropy * cross_entropy
     if config.class_cross_entropy:
-        known, classes = counted[:, 2:], truth[:, 2:] * counted[:, 2:]
-        cross_entropy = functional.binary_cross_entropy(annotation[:, 2:], classes, known, reduction="sum")
+        known = counted[:, 2:]
+        cross_entropy = functional.binary_cross_entropy(annotation[:, 2:], truth[:, 2:], known, reduction="sum")
         loss = loss + config.class_cross_entropy * known.shape[1] * cross_entropy / known.sum().clamp(min=1)
     return loss
 

@@ -1,5 +1,6 @@
 """The score is fitted on photos that were not trained on, against authentic ones of the same history."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
-from mag_rt.bundle import Bundle
+from mag_rt.bundle import Bundle, Calibration
 from mag_rt.findings import score
 from mag_train import calibration
 from mag_train.calibration import calibrate, calibration_photos, fit_logistic
@@ -40,7 +41,33 @@ def test_the_bundle_of_a_fit_is_held_against_photos_that_it_was_not_fitted_on(
     assert check["photos"] == len(photos)
     for kind in ("authentic", "published", "spliced"):
         assert 0 <= check[f"{kind}_called_spliced"] + check[f"{kind}_called_authentic"] <= 1
-    assert calibrate(red_bundle, photos[:1])[1] == {}  # no other half
+    once, again = (calibrate(red_bundle, photos[:1]) for _ in range(2))
+    assert once[1] == {}  # no other half
+    assert once == again  # on the same splices
+
+
+def test_each_half_of_the_photos_is_judged_by_the_fit_of_the_other(
+    red_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Halves that lie so far apart that each fit is right on its own one and wrong on the other."""
+    here, there = np.zeros(20), np.tile([0.0, 8.0], 10)
+    evidence = {"authentic": here - 2 + there, "published": here - 2 + there, "spliced": here + 2 + there}
+    monkeypatch.setattr(calibration, "_evidence", lambda *_: evidence)
+    check = calibrate(red_bundle, [])[1]["calibration_check"]
+    assert check["authentic_called_spliced"] == check["published_called_spliced"] == 0.5
+    assert check["authentic_called_authentic"] == check["spliced_called_authentic"] == 0.5
+
+
+def test_evidence_is_of_a_photo_as_it_is_as_published_and_spliced_whatever_it_was_calibrated_to_before(
+    red_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, published, pasted = (np.full((64, 64, 3), level, np.uint8) for level in (100, 120, 140))
+    plane = np.zeros((64, 64), np.uint8)
+    monkeypatch.setattr(calibration, "_splices", lambda _: [(0, image, plane, Picture(pasted, plane, plane))])
+    monkeypatch.setattr(calibration, "authentic", lambda *_: Picture(published, plane, plane))
+    found = calibration._evidence(red_bundle, [])
+    assert found["authentic"] < found["published"] < found["spliced"]
+    assert calibration._evidence(replace(red_bundle, calibration=Calibration(0.5, 3.0, 0.3, 0.7)), []) == found
 
 
 @pytest.mark.parametrize("sureness", [0.5, 2.0, 100.0])
@@ -60,6 +87,20 @@ def test_a_mask_that_is_too_sure_is_made_as_sure_as_it_is_right(
 
     wanted = min(1.0, max(calibration.SOFTEST, 1 / sureness))
     assert calibration.mask_slope(annotate, red_bundle, []) == pytest.approx(wanted, rel=0.1)
+
+
+def test_a_mask_is_held_against_its_own_pixels_also_where_the_picture_was_shrunk(
+    red_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, mask = np.zeros((100, 520, 3), np.uint8), np.zeros((100, 520), np.uint8)
+    image[..., :260, 2], mask[:, :260] = 200, 1
+    monkeypatch.setattr(calibration, "_splices", lambda _: [(0, image, mask, Picture(image, mask, mask))])
+
+    def annotate(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert images.shape == (1, 3, 64, red_bundle.max_side)
+        return torch.sigmoid(torch.from_numpy(images[:, :1])).numpy()
+
+    assert calibration.mask_slope(annotate, red_bundle, []) == 1.0  # right, and not as sure as it could be
 
 
 def test_photos_too_small_to_be_spliced_are_left_out(red_bundle: Bundle, tmp_path: Path) -> None:
@@ -85,6 +126,18 @@ def test_of_either_kind_of_authentic_pictures_at_most_three_in_a_hundred_are_cal
     assert missed == pytest.approx(0.1, abs=0.002)
     halfway = [score(value, fitted) for kind in ("authentic", "published", "spliced") for value in evidence[kind]]
     assert np.mean(halfway[:2000]) == pytest.approx(1 - np.mean(halfway[2000:]), abs=0.01)  # at even odds
+
+
+def test_no_picture_is_both_spliced_and_authentic_however_well_they_are_told_apart() -> None:
+    fitted = calibration._fitted({"authentic": np.full(9, -5.0), "published": np.full(9, -4.0), "spliced": np.ones(9)})
+    assert fitted.authentic == fitted.spliced == pytest.approx(score(-4.0, fitted))
+
+
+def test_pictures_of_which_nobody_can_be_sure_are_called_neither() -> None:
+    rates = calibration._rates(
+        Calibration(1.0, 0.0, authentic=0.3, spliced=0.7), {"spliced": np.array([-3, 0, 0.1, 2])}
+    )
+    assert rates == {"spliced_called_spliced": 0.25, "spliced_called_authentic": 0.25}
 
 
 def test_the_logistic_fit_finds_the_odds_it_was_drawn_from() -> None:

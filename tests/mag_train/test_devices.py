@@ -11,6 +11,7 @@ import torch
 from mag_train import config as configuration
 from mag_train import trainer
 from mag_train.checkpoint import load_checkpoint
+from mag_train.devices import launch
 from mag_train.models import Mag
 
 AT_REST = """
@@ -129,6 +130,25 @@ def test_a_run_goes_on_in_another_precision(photo_folder: Path, tmp_path: Path) 
         run.save("last.pt")
         scales = load_checkpoint(tmp_path / "run" / "last.pt")["scalers"]
         assert bool(scales["annotator"]) == (precision == "16-mixed")
+
+
+def test_a_float16_run_goes_on_at_the_scale_that_it_had_found(photo_folder: Path, tmp_path: Path) -> None:
+    """Else it begins again with the largest, and loses steps until the scale has come down."""
+    run = trainer.start(configuration.load("smoke", ["precision=16-mixed"]), photo_folder, tmp_path / "run")
+    scaler = run.game.players["annotator"].scaler
+    scaler.load_state_dict({**scaler.state_dict(), "scale": 512.0})
+    run.save("last.pt")
+    again = trainer.resume(tmp_path / "run", None, [])
+    assert again.game.players["annotator"].scaler.get_scale() == 512
+    assert again.game.players["d_a"].scaler.get_scale() > 512
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
+def test_low_precision_leaves_the_picture_as_it_is(precision: str) -> None:
+    """Near white its steps are half a grey level, and traces of a splice are smaller."""
+    network = launch(precision).setup(torch.nn.Identity())
+    image = torch.linspace(-1, 1, 256)
+    assert torch.equal(network(image), image)
 
 
 def test_an_overflow_in_float16_costs_one_player_one_step(photo_folder: Path, tmp_path: Path) -> None:

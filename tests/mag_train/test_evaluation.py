@@ -4,6 +4,8 @@ import csv
 import errno
 import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,12 +19,14 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.optim.swa_utils import AveragedModel
 
 from mag_rt import Scanner
+from mag_rt import bundle as bundles
+from mag_rt.backends.choice import choose
 from mag_rt.bundle import Bundle
 from mag_train import config
 from mag_train.checkpoint import save_checkpoint
 from mag_train.data.tampered import Tampered, read
-from mag_train.degradations import degradation
-from mag_train.evaluate_command import PAPER_TABLE, evaluate
+from mag_train.degradations import as_jpeg, degradation
+from mag_train.evaluate_command import PAPER_TABLE, evaluate, paper_column, terminal
 from mag_train.evaluation import (
     Answer,
     Method,
@@ -37,7 +41,7 @@ from mag_train.evaluation import (
 )
 from mag_train.evaluation import evaluate as measured
 from mag_train.models.annotator import ANNOTATORS
-from tests.conftest import grey_with_red_box, save
+from tests.conftest import grey_with_red_box, save, small_unet
 
 app = typer.Typer()
 app.command()(evaluate)
@@ -147,6 +151,39 @@ def test_the_papers_protocol_stretches_picture_and_mask_to_512(tmp_path: Path, r
         assert result.metrics["error level analysis"]["AP"] > 0
 
 
+def test_the_papers_protocol_averages_what_it_shrinks_and_enlarges_by_cubics(red_model: Path) -> None:
+    model, rng = load_model(red_model), np.random.default_rng(0)
+    large = rng.integers(0, 256, (1536, 1536, 3), dtype=np.uint8)
+    means = large[..., 2].reshape(512, 3, 512, 3).mean(axis=(1, 3)) / 255
+    np.testing.assert_allclose(paper(model, large).map, means, atol=0.005)  # a grey level
+    small = rng.integers(0, 256, (96, 64, 3), dtype=np.uint8)
+    cubic = cv2.resize(small[..., 2], (512, 512), interpolation=cv2.INTER_CUBIC) / 255
+    np.testing.assert_allclose(paper(model, small).map, cubic, atol=0.005)
+
+
+def test_maps_and_masks_meet_at_512_in_the_papers_protocol_and_at_the_pictures_size_in_the_products(
+    tmp_path: Path, red_model: Path
+) -> None:
+    size = 1030
+    save(tmp_path / "images" / "speck.png", grey_with_red_box(size, size))
+    save(tmp_path / "masks" / "speck.png", white_box(size, size, (0, 0, 1, 1)))  # which 512 x 512 pixels step over
+    (native_one,) = results(tmp_path, red_model)
+    (paper_one,) = results(tmp_path, red_model, "paper")
+    assert native_one.metrics["constant map"]["AP"] == pytest.approx(1 / size**2)
+    assert paper_one.skipped == "splice lost in resizing" and not paper_one.metrics
+    for protocol, shape in (("native", (size, size)), ("paper", (512, 512))):
+        (way, *_) = methods([load_model(red_model)], protocol)
+        assert way.answer(grey_with_red_box(size, size)).map.shape == shape
+
+
+def test_a_pixel_counts_at_a_probability_of_one_half_for_f1(pair: Path, red_model: Path) -> None:
+    picture = grey_with_red_box(64, 64, (0, 0, 64, 16))
+    picture[32:40] = (90, 90, 122)  # red is .48 of what it can be
+    picture[:8] = (90, 90, 132)  # and .52
+    save(pair / "images" / "exact.png", picture)
+    assert results(pair, red_model)[0].metrics[str(red_model)]["F1@0.5"] == 1.0
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """The folder of a run as `fit` leaves it, as far as its annotator goes."""
@@ -174,6 +211,26 @@ def test_a_bare_network_is_scored_as_its_bundle(pair: Path, red_model: Path, red
     bare, bundle = results(pair, network), results(pair, red_model)
     assert [each.metrics.get(str(network)) for each in bare] == [each.metrics.get(str(red_model)) for each in bundle]
     assert not bare[0].scores
+
+
+def test_a_zipped_bundle_is_the_bundle(pair: Path, red_model: Path) -> None:
+    zipped = Path(shutil.make_archive(str(red_model), "zip", red_model))
+    for one, other in zip(results(pair, zipped), results(pair, red_model), strict=True):
+        assert one.metrics.get(str(zipped)) == other.metrics.get(str(red_model))
+
+
+def test_the_int8_network_is_measured_where_it_is_asked_for(
+    pair: Path, red_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = replace(red_bundle, networks={**red_bundle.networks, "int8": small_unet()})
+    bundles.save(both, tmp_path / "both")
+    model = load_model(tmp_path / "both", "int8")
+    image = np.random.default_rng(0).random((1, 3, 64, 64), dtype=np.float32) * 2 - 1
+    expected = choose(both, precision="int8").backend(image) / 255
+    np.testing.assert_allclose(model.run(image), expected, atol=1e-6)
+    assert np.abs(load_model(tmp_path / "both").run(image) - expected).max() > 0.1
+    run(tmp_path / "both", "--dataset", f"pair:{pair}", "--precision", "int8")
+    assert model.name.startswith(f"{tmp_path / 'both'} (int8, ") and model.name in capsys.readouterr().out
 
 
 def test_a_network_of_a_fixed_size_gets_that_size(pair: Path, red_bundle: Bundle) -> None:
@@ -222,6 +279,8 @@ def test_error_level_analysis_sees_a_part_that_was_never_compressed() -> None:
     saved = cv2.imdecode(cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, 60])[1], cv2.IMREAD_COLOR)
     mask = white_box(128, 128, (40, 40, 48, 48)) > 0
     saved[mask] = photo[mask]
+    changes = np.abs(as_jpeg(saved, 90).astype(int) - saved).max(axis=2)
+    assert error_level(saved).map[20, 30] == pytest.approx(changes[16:25, 26:35].mean())
     assert average_precision_score(mask.ravel(), error_level(saved).map.ravel()) > 0.9
 
 
@@ -232,10 +291,13 @@ def test_what_cannot_be_used_is_left_out_and_said(pair: Path, red_model: Path) -
     save(pair / "images" / "speck.png", grey_with_red_box(64, 64))
     save(pair / "masks" / "speck.png", white_box(64, 64, (3, 3, 1, 1)))
     ways = methods([load_model(red_model)], "native")
-    every = list(measured(read("pair", pair), ways, "native", degradation("resize:0.3")))
+    pictures = [*read("pair", pair), Tampered(pair / "images" / "absent.png", None, "mine", "authentic")]
+    every = list(measured(pictures, ways, "native", degradation("resize:0.3")))
     skipped = {each.picture.image.stem: each.skipped for each in every if each.skipped}
     assert skipped.pop("corrupt") in {"picture truncated", "picture not-a-picture"}
-    assert skipped == {"turned": "mask of another shape", "speck": "splice lost in resizing"}
+    assert skipped == {
+        "turned": "mask of another shape", "speck": "splice lost in resizing", "absent": "picture unreadable",
+    }  # fmt: skip
     assert summarise(every, ways)[0].tampered == 2
 
 
@@ -268,6 +330,55 @@ def test_the_command_writes_what_it_prints(
             "1 of 4 left out: picture not-a-picture", "corrupt.png",
         ):  # fmt: skip
             assert promise in text
+        assert "Rows of the paper" not in text  # there is none
+
+
+def test_the_command_measures_under_the_protocol_that_it_is_told(tmp_path: Path, red_model: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 75, 3), dtype=np.uint8)
+    save(tmp_path / "images" / "noise.png", noise)
+    save(tmp_path / "masks" / "noise.png", white_box(60, 75, (5, 5, 30, 30)))
+    found = {}
+    for protocol in ("native", "paper"):
+        run(red_model, "--dataset", f"pair:{tmp_path}", "--protocol", protocol, "--csv", tmp_path / "out.csv")
+        with (tmp_path / "out.csv").open(newline="") as file:
+            found[protocol] = float(next(csv.DictReader(file))["AP"])
+        (alone,) = results(tmp_path, red_model, protocol)
+        assert found[protocol] == pytest.approx(alone.metrics[str(red_model)]["AP"], abs=1e-9)
+    assert abs(found["native"] - found["paper"]) > 1e-4
+
+
+def test_what_was_done_to_masks_is_said_once_whatever_the_degradations(
+    red_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box = white_box(64, 64, (8, 8, 16, 16))
+    for number, mask in (("0404", box), ("0405", box.repeat(2, axis=0).repeat(2, axis=1))):
+        save(tmp_path / "casia" / f"Sp_D_NRN_A_ani0001_arc0059_{number}.jpg", grey_with_red_box(64, 64, (8, 8, 16, 16)))
+        save(tmp_path / "casia" / f"Sp_D_NRN_A_arc0059_ani0001_{number}_gt.png", mask)
+    table = tmp_path / "out.csv"
+    run(red_model, "--dataset", f"casia1:{tmp_path / 'casia'}", "--degrade", "resize:0.02", "--csv", table)
+    printed = capsys.readouterr().out
+    assert "1 masks were of another size and were stretched" in printed and "were inverted" not in printed
+    assert "2 masks had another name and were found by their number" in printed
+    assert "2 of 2 left out under resize:0.02: splice lost in resizing" in printed
+    with table.open(newline="") as file:
+        lines = {
+            (line["image"][-8:-4], line["inverted"], line["stretched"], line["renamed"])
+            for line in csv.DictReader(file)
+        }
+    assert {("0404", "0", "0", "1"), ("0405", "0", "1", "1")} <= lines
+
+
+def test_brackets_in_names_are_brackets_and_a_narrow_terminal_has_intervals_below_means(
+    pair: Path, red_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, dataset = red_model.rename(tmp_path / "[red]"), pair.rename(tmp_path / "[mine]")
+    monkeypatch.setattr(terminal, "width", 120)
+    monkeypatch.chdir(tmp_path)
+    run(model.name, "--dataset", f"pair:{dataset}")
+    printed = capsys.readouterr().out
+    table = printed[: printed.index("Protocol:")]
+    assert "[red]" in table and "[mine]: 2 tampered, 1 authentic" in table
+    assert "0.688 (" not in table and "(0.38-1.00)" in table and max(map(len, table.splitlines())) <= 120
 
 
 def test_a_file_that_cannot_be_written_does_not_cost_the_table(
@@ -332,9 +443,19 @@ def test_models_stand_under_each_other_and_above_the_paper(
     places = [printed.index(each) for each in order]
     assert places == sorted(places)
     assert "The paper's CASIA is v2; the pictures measured here as casia1 are of v1." in printed
-    assert "only under --degrade jpeg:QUALITY" in printed
+    assert "only under --degrade jpeg:QUALITY" in printed and "Rows of the paper are as printed in it" in printed
     beside = json.loads((tmp_path / "out.json").read_text())["paper"]["casia1"]
     assert beside["column"] == "CASIA v2" and beside["methods"]["MAG"] == [0.74, 0.74, 0.76]
+    run(red_model, "--dataset", f"casia1/authentic:{tmp_path / 'casia'}")
+    assert "ManTra-Net" not in capsys.readouterr().out  # the paper says nothing of authentic pictures
+
+
+def test_the_papers_row_stands_beside_what_it_was_measured_on() -> None:
+    columns = {name: paper_column(name) for name in ("casia2", "columbia", "DSO-1", "DSI-1", "coverage", "synthesized")}
+    assert columns == {
+        "casia2": "CASIA v2", "columbia": "Columbia", "DSO-1": "Carvalho",
+        "DSI-1": None, "coverage": None, "synthesized": None,
+    }  # fmt: skip
 
 
 def test_the_papers_table_has_four_methods_and_three_numbers_in_every_column() -> None:

@@ -11,21 +11,25 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 from typer import BadParameter
 
 from mag_rt import bundle as bundles
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.engines import EngineError
+from mag_rt.errors import SourceError
 from mag_train import config as configuration
-from mag_train import trainer
+from mag_train import export as exporting
+from mag_train import models, trainer
 from mag_train.checkpoint import RunError, load_checkpoint, save_checkpoint
 from mag_train.cli import app
 from mag_train.config import Config
-from mag_train.export import averaged_annotator, calibrated_anew, retoucher_of_run
+from mag_train.data.photos import labelled_photos
+from mag_train.export import MEASURED_AT_EXPORT, averaged_annotator, bundle_of_run, calibrated_anew, retoucher_of_run
 from mag_train.models import Mag
 from mag_train.models.compositing import attention_blend
-from mag_train.models.folding import tempered
-from mag_train.warm_start import slope_of
+from mag_train.models.folding import folded, tempered
+from mag_train.warm_start import slope_of, weights_of
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +51,12 @@ def exported(run: Path) -> Path:
 
 
 def test_the_bundle_answers_as_torch_does_on_any_shape(run: Path, exported: Path) -> None:
-    """But for the mask, which is as much softer as the bundle says."""
+    """As the averaged network does, but for the mask, which is as much softer as the bundle says."""
     state = load_checkpoint(run / "best.pt")
     given = bundles.load(exported)
-    annotator = tempered(averaged_annotator(Config.model_validate(state["config"]), state), slope_of(given))
+    average = AveragedModel(models.annotator(Config.model_validate(state["config"]).model), use_buffers=True)
+    average.load_state_dict(state["average"])
+    annotator = tempered(average.module.eval(), slope_of(given))
     backend = OnnxRuntimeBackend(given).probabilities
     for shape in ((1, 3, 32, 32), (3, 3, 96, 160)):
         image = np.random.default_rng(0).random(shape, dtype=np.float32) * 2 - 1
@@ -86,12 +92,66 @@ def test_the_bundle_says_where_it_comes_from(exported: Path) -> None:
     assert bundle.calibration.authentic <= bundle.calibration.spliced
 
 
-def test_averaged_weights_do_not_claim_the_validation_of_the_run(run: Path, exported: Path, tmp_path: Path) -> None:
-    options = ["--weights-licence", "test only", "--average-with", str(exported)]
+def test_a_run_is_averaged_with_what_it_started_from_and_does_not_claim_its_own_validation(
+    run: Path, exported: Path, tmp_path: Path
+) -> None:
+    options = ["--weights-licence", "test only", "--average-with", str(bundles.bundled())]
     app(["export", str(run), str(tmp_path / "mean"), *options], standalone_mode=False)
-    alone, mean = bundles.load(exported), bundles.load(tmp_path / "mean")
-    assert mean.training["averaged_with"] == alone.sha256
+    alone, mean, shipped = bundles.load(exported), bundles.load(tmp_path / "mean"), bundles.load(bundles.bundled())
+    assert mean.training["averaged_with"] == shipped.sha256
     assert "validation_ap" in alone.training and "validation_ap" not in mean.training
+    state = load_checkpoint(run / "best.pt")
+    own = folded(averaged_annotator(Config.model_validate(state["config"]), state)).state_dict()
+    given, theirs = weights_of(mean), weights_of(shipped)
+    for name in ("head.weight", "head.bias"):  # both masks as sure as they were trained
+        theirs[name][:4] /= slope_of(shipped)
+        given[name][:4] /= slope_of(mean)
+    for name in own.keys() & given.keys():
+        torch.testing.assert_close(given[name], (own[name] + theirs[name]) / 2, rtol=2e-3, atol=1e-6, msg=name)
+
+
+def test_a_run_is_calibrated_on_what_it_has_held_out_or_on_other_photos(
+    run: Path, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when its own photos are named by --data: on those that it was trained on it is too sure."""
+    calibrated_on: list[list[str]] = []
+    monkeypatch.setattr(
+        exporting,
+        "_calibrated",
+        lambda _annotator, _draft, photos: calibrated_on.append([p.image.name for p in photos]),
+    )
+    other = shutil.copytree(photo_folder, tmp_path / "other")
+    for data in (None, photo_folder, other):
+        bundle_of_run(run, data, "test only")
+    assert calibrated_on == [["00.jpg"], ["00.jpg"], [f"{number:02d}.jpg" for number in range(12)]]
+
+
+def test_what_was_measured_of_other_networks_is_not_kept(
+    exported: Path, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor are these networks: the int8 one of a mask that was softer says something else."""
+    given = bundles.load(exported)
+    facts = {**given.training, **dict.fromkeys(MEASURED_AT_EXPORT, "old")}
+    bundles.save(replace(given, networks={**given.networks, "int8": given.network}, training=facts), tmp_path / "old")
+    monkeypatch.setattr(exporting, "_calibrated", lambda _annotator, draft, _photos: draft)
+    draft = calibrated_anew(tmp_path / "old", photo_folder)
+    assert not draft.networks and draft.training["pictures"] == given.training["pictures"]
+    assert "old" not in draft.training.values()
+
+
+def test_a_network_on_which_onnx_and_torch_disagree_is_not_written(
+    run: Path, exported: Path, photo_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = load_checkpoint(run / "best.pt")
+    annotator = averaged_annotator(Config.model_validate(state["config"]), state)
+    for network in (tempered(annotator, 0.1), tempered(annotator, float("nan"))):
+        with pytest.raises(RunError, match="ONNX Runtime differs from torch"):
+            exporting._disagreement(network, bundles.load(exported), labelled_photos(photo_folder)[:1])
+    written = exported.with_name("bundle.retoucher.onnx").read_bytes()
+    monkeypatch.setattr(exporting, "to_onnx", lambda *_, **__: written)
+    monkeypatch.setattr(exporting, "LARGEST_DIFFERENCE", 0.0)
+    with pytest.raises(RunError, match=r"differs from torch by .* on the retoucher"):
+        retoucher_of_run(run)
 
 
 def test_a_run_of_the_mask_alone_is_averaged_with_the_bundle_of_all_tasks_that_it_started_from(
@@ -134,9 +194,24 @@ def test_a_bundle_of_another_network_cannot_be_calibrated_anew(
         calibrated_anew(tmp_path / "theirs", photo_folder)
 
 
-def test_a_bundle_has_no_photos_to_be_checked_on(exported: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadParameter, match="name some by --data"):
-        app(["export", str(exported), str(tmp_path / "new")], standalone_mode=False)
+def test_a_bundle_has_no_photos_to_be_checked_on_and_nothing_that_a_run_has(exported: Path, tmp_path: Path) -> None:
+    photos = ["--data", str(tmp_path)]
+    for words in (
+        [exported],
+        [exported.with_suffix(".zip")],
+        [exported, *photos, "--with", "retoucher"],
+        [exported, *photos, "--average-with", exported],
+    ):
+        with pytest.raises(BadParameter, match="name some by --data"):
+            app(["export", *map(str, words), str(tmp_path / "new")], standalone_mode=False)
+
+
+def test_photos_that_are_not_there_are_said_before_the_work(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "bundle_of_run", lambda *_: pytest.fail("the work had begun"))
+    with pytest.raises(SourceError, match="nowhere"):
+        app(["export", str(run), str(tmp_path / "new"), "--int8", str(tmp_path / "nowhere")], standalone_mode=False)
 
 
 def test_the_retoucher_goes_beside_the_bundle_and_gives_what_eq_1_takes(run: Path, exported: Path) -> None:

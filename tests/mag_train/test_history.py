@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import PIL.Image
+import PIL.JpegImagePlugin
 import pytest
 
 from mag_train.data import history
@@ -50,6 +51,61 @@ def test_files_have_the_tables_of_libjpeg_of_cameras_and_of_photo_editors() -> N
     of_libjpeg = np.abs(tilts) < 0.05
     assert 0.4 < np.mean(of_libjpeg) < 0.65
     assert np.mean(np.array(tilts) < -1.1) > 0.15 and np.mean(~of_libjpeg & (np.abs(tilts) < 0.9)) > 0.15
+
+
+@pytest.mark.parametrize("own_tables", [0.0, 1.0])
+def test_files_have_every_chroma_sampling_and_quality_and_the_colours_of_the_picture(
+    own_tables: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes them: libjpeg with its own tables, or Pillow with those of others."""
+    monkeypatch.setattr(history, "OWN_TABLES", own_tables)
+    image = np.full((64, 64, 3), (30, 90, 200), np.uint8)
+    image[:32] = (200, 120, 40)
+    samplings, steps = set(), set()
+    for seed in range(60):
+        file = history.jpeg(image, 50, 100, np.random.default_rng(seed))
+        steps.add(tables_of(file).mean())
+        with PIL.Image.open(io.BytesIO(file)) as picture:
+            samplings.add(PIL.JpegImagePlugin.get_sampling(picture))
+            assert np.abs(np.array(picture)[..., ::-1].astype(int) - image)[4:24].max() < 12
+    assert samplings == {0, 1, 2} and len(steps) > 25
+
+
+def test_finished_pictures_are_edited_blurred_made_noisy_filmed_and_saved_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+    for name in ("edited", "blurred", "noisy", "filmed", "saved"):
+        monkeypatch.setattr(history, name, lambda image, *_, name=name: seen.append(name) or image)
+    for seed in range(1000):
+        history.publish(np.zeros((8, 8, 3), np.uint8), np.random.default_rng(seed))
+    shares = {name: seen.count(name) / 1000 for name in seen}
+    assert shares == pytest.approx(
+        {"edited": 0.25, "blurred": 0.2, "noisy": 0.2, "filmed": 0.06, "saved": 0.75}, abs=0.05
+    )
+    assert shares["filmed"] > 0.03
+
+
+def test_four_in_ten_pictures_that_are_sent_on_get_another_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "saved", lambda image, *_: sizes.append(image.shape[:2]) or image)
+    sizes: list[tuple[int, int]] = []
+    for seed in range(400):
+        history.sent_on(np.zeros((40, 40, 3), np.uint8), np.random.default_rng(seed))
+    moved = [size for size in sizes if size != (40, 40)]
+    assert 0.3 < len(moved) / len(sizes) < 0.5
+    assert {max(side) for side in zip(*moved, strict=True)} == {40 + history.BLOCK - 1}
+
+
+def test_grain_is_as_strong_as_it_is_said_to_be() -> None:
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    spreads = [history.noisy(grey, 2.0, 4.0, np.random.default_rng(seed)).std() for seed in range(30)]
+    assert 1.9 < min(spreads) < 2.5 and 3.5 < max(spreads) < 4.1
+
+
+def test_shapes_are_polygons_ellipses_and_boxes() -> None:
+    filled = np.array([history.random_shape(60, 80, np.random.default_rng(seed)).mean() for seed in range(300)])
+    boxes, ellipses = filled == 1, (filled > 0.72) & (filled < 0.8)
+    assert 0.12 < boxes.mean() < 0.28 and ellipses.mean() > 0.17 and (filled < 0.72).mean() > 0.35
 
 
 def tables_of(file: bytes) -> np.ndarray:

@@ -85,7 +85,7 @@ def test_annotation_loss_sums_channels_and_averages_pictures() -> None:
 
 def test_the_cross_entropy_of_the_edge_preset_is_on_the_mask_alone() -> None:
     truth, annotation = TRUTH.expand(1, 12, 2, 2), ANNOTATION.expand(1, 12, 2, 2).clone()
-    annotation[:, 3, 1, 1] = 0.5  # a class
+    annotation[:, 1:, 1, 1] = 0.5  # edge and classes
     counted = torch.ones_like(truth)
     with_it = annotation_loss(truth, annotation, counted, LossConfig(mask_cross_entropy=2.0))
     entropy = -(math.log(0.75) + math.log(0.5) + math.log(0.75) + math.log(1.0)) / 4
@@ -143,7 +143,8 @@ def test_fidelity_is_what_retouching_has_changed() -> None:
 def test_eq5_weighs_10_10_and_a_quarter() -> None:
     one, two, four = torch.tensor(1.0), torch.tensor(2.0), torch.tensor(4.0)
     assert retoucher_loss(one, two, four, one, PAPER).item() == 10 + 20 + 1
-    assert retoucher_loss(one, two, four, two, PAPER.model_copy(update={"fidelity": 5.0})).item() == 10 + 20 + 1 + 10
+    own = LossConfig(semantic=3.0, hiding=5.0, realism=7.0, fidelity=11.0)
+    assert retoucher_loss(one, two, four, two, own).item() == 3 + 10 + 28 + 22
 
 
 def test_eq8_adds_its_four_terms() -> None:

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from mag_train.config import ModelConfig
+from mag_train.models import Mag
 from mag_train.models.annotator import EdgeAnnotator, NoiseViews, PaperAnnotator
 from mag_train.models.compositing import attention_blend
 from mag_train.models.discriminator import PatchDiscriminator
@@ -29,6 +31,14 @@ def test_the_paper_annotator_is_the_papers() -> None:
         assert parameters(network) == pytest.approx(48.07, abs=0.05)
         assert multiply_adds(network, torch.empty(1, 3, 512, 512)) == pytest.approx(47, abs=1)
         assert network(torch.empty(1, 3, 512, 1024)).shape == (1, 12, 512, 1024)
+
+
+def test_the_paper_annotators_maps_are_its_tanh_brought_to_0_and_1() -> None:
+    with torch.device("meta"):
+        network = PaperAnnotator()
+    network.body = nn.Conv2d(3, 12, 1)  # type: ignore[assignment]
+    image = torch.rand(2, 3, 8, 8) * 2 - 1
+    torch.testing.assert_close(network(image), (torch.tanh(network.body(image)) + 1) / 2)
 
 
 def test_the_paper_annotator_refuses_other_sides_by_name() -> None:
@@ -98,6 +108,45 @@ def test_unet_uc_has_no_deconvolution_and_drops_out_only_inside() -> None:
     assert dropouts == [False, True, True, True, True, False, False, False]
 
 
-def test_a_discriminator_judges_patches() -> None:
+def test_unet_uc_is_built_as_the_authors_code_has_it() -> None:
+    with torch.device("meta"):
+        network = UNetUC(outside=4)
+    layers = list(network.modules())
+    assert {each.p for each in layers if isinstance(each, nn.Dropout)} == {0.5}
+    assert {each.negative_slope for each in layers if isinstance(each, nn.LeakyReLU)} == {0.2}
+    assert {each.mode for each in layers if isinstance(each, nn.Upsample)} == {"nearest"}
+    normed = [any(isinstance(layer, nn.BatchNorm2d) for layer in down) for down in network.down]
+    assert normed == [False, *[True] * 7, False]  # neither the first nor the innermost, which may be a single pixel
+    for up in (*network.up, network.last):
+        assert [type(layer) for layer in up][:4] == [nn.ReLU, nn.Upsample, nn.ReflectionPad2d, nn.Conv2d]
+
+
+def test_a_discriminator_judges_patches_as_pix2pix_does() -> None:
     with torch.device("meta"):
         assert PatchDiscriminator(15)(torch.empty(2, 15, 256, 256)).shape == (2, 1, 30, 30)
+        of_two_pictures = PatchDiscriminator(6)
+    assert parameters(of_two_pictures) == pytest.approx(2.769, abs=0.001)
+    assert sum(isinstance(each, nn.BatchNorm2d) for each in of_two_pictures.body) == 3
+    assert [each.negative_slope for each in of_two_pictures.body if isinstance(each, nn.LeakyReLU)] == 4 * [0.2]
+
+
+def test_weights_start_as_in_the_authors_code_but_for_the_edge_annotators() -> None:
+    torch.manual_seed(0)
+    sizes = {"retoucher_levels": 5, "retoucher_width": 16, "discriminator_width": 16}
+    for annotator in ("paper", "edge"):
+        for name, network in Mag(ModelConfig(annotator=annotator, **sizes)).named_children():
+            weights = [each.weight.flatten() for each in network.modules() if isinstance(each, nn.Conv2d)]
+            scales = [each.weight.flatten() for each in network.modules() if isinstance(each, nn.BatchNorm2d)]
+            theirs = 0.019 < torch.cat(weights).std() < 0.021 and 0.01 < torch.cat(scales).std() < 0.03
+            assert theirs == ((name, annotator) != ("annotator", "edge")), name
+
+
+@pytest.mark.parametrize("network", [EdgeAnnotator(), Retoucher(levels=5, width=4), PatchDiscriminator(3, 4)])
+def test_what_a_network_says_is_float32_in_low_precision(network: nn.Module) -> None:
+    """And not rounded at last: near 1 the steps of bfloat16 are 1/256."""
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        said = network(torch.rand(2, 3, 64, 64) * 2 - 1)
+    said = said.attention if isinstance(network, Retoucher) else said
+    assert said.dtype == torch.float32
+    if not isinstance(network, PatchDiscriminator):  # whose last layer is a convolution
+        assert not torch.equal(said, said.bfloat16().float())

@@ -14,8 +14,10 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from mag_rt import bundle as bundles
 from mag_rt.bundle import Bundle
 from mag_rt.parity import check_pictures
+from mag_train import quantise as quantising
 from mag_train.cli import app
 from mag_train.data.opening import authentic_photos
+from mag_train.data.photos import Photo
 from mag_train.quantise import quantise, with_int8
 from tests.conftest import red_is_spliced, save, small_unet
 
@@ -72,10 +74,25 @@ def test_each_output_channel_of_a_weight_has_its_scale(graph: onnx.GraphProto) -
         assert (worst <= scale / 2 * 1.001).all() and np.abs(constants[f"{name}.weight_q"]).max() <= 127
 
 
-def test_what_is_concatenated_shares_one_scale(graph: onnx.GraphProto) -> None:
-    constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
-    scales = {constants[f"{name}_scale"].item() for name in ("gated", "stem_relu", "joined")}
-    assert len(scales) == 1
+def test_what_is_concatenated_shares_the_scale_of_the_whole(images: list[NDArray[np.float32]]) -> None:
+    """Also where what has a reader of its own is the smaller part."""
+    model = onnx.load_from_string(small_unet())
+    weight = next(each for each in model.graph.initializer if each.name == "down.weight")
+    weight.CopyFrom(numpy_helper.from_array(10 * numpy_helper.to_array(weight), weight.name))
+    network = model.SerializeToString()
+    constants = onnx.load_from_string(quantise(network, images)).graph.initializer
+    scales = {each.name.removesuffix("_scale"): each for each in constants}
+    (scale,) = {numpy_helper.to_array(scales[name]).item() for name in ("gated", "stem_relu", "joined")}
+    clips = quantising._clips(network, ["joined", "stem_relu"], images)
+    assert clips["joined"] > 2 * clips["stem_relu"] and scale == pytest.approx(clips["joined"] / quantising.STEPS)
+
+
+def test_behind_a_resize_that_may_overshoot_a_convolution_stays_float(images: list[NDArray[np.float32]]) -> None:
+    model = onnx.load_from_string(small_unet())
+    (resize,) = by_kind(model.graph, "Resize")
+    next(each for each in resize.attribute if each.name == "mode").s = b"cubic"
+    found = convolutions(onnx.load_from_string(quantise(model.SerializeToString(), images)).graph)
+    assert found["up"].input[0] == "joined" and found["down"].input[0] == "stem_relu_dq"
 
 
 def test_it_says_what_the_float_network_says_on_any_shape(images: list[NDArray[np.float32]]) -> None:
@@ -162,6 +179,21 @@ def test_a_photo_that_cannot_be_read_costs_a_line_and_not_the_network(
     assert "skipped" in (said := capsys.readouterr().err) and "0.png" in said
     with pytest.raises(RuntimeError, match="none of the photos to calibrate the int8 network on can be read"):
         with_int8(replace(red_bundle, networks={"float32": small_unet()}), authentic_photos(tmp_path)[:1])
+
+
+def test_the_middle_of_photos_from_all_over_the_folder_calibrates_whatever_their_labels(
+    red_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantising, "PHOTOS", 3)
+    monkeypatch.setattr(quantising, "SIDE", 64)
+    for number in range(9):
+        picture = np.full((96, 128, 3), 25 * number, np.uint8)
+        picture[:16] = picture[-16:] = picture[:, :32] = picture[:, -32:] = 255
+        save(tmp_path / f"{number}.png", picture)
+    photos = [Photo(path, tmp_path / "no such labels.png") for path in sorted(tmp_path.iterdir())]
+    levels = [(image + 1) * 127.5 for image in quantising._inputs(red_bundle, photos)]
+    assert [each.shape for each in levels] == 3 * [(1, 3, 64, 64)]
+    assert [np.unique(each.round()).tolist() for each in levels] == [[0], [100], [200]]
 
 
 def test_a_bundle_gets_its_int8_network_by_export(red_bundle: Bundle, tmp_path: Path) -> None:

@@ -229,7 +229,18 @@ def test_pictures_with_masks_of_your_own(tmp_path: Path) -> None:
 def test_photos_are_spliced_on_the_fly(photo_folder: Path) -> None:
     training, validation = open_stream(photo_folder, CONFIG, 1)
     assert isinstance(training, SpliceStream) and len(training.hosts) == 11 and len(validation.hosts) == 1
+    assert not {photo.image for photo in training.hosts} & {photo.image for photo in validation.hosts}
     assert training[0][0].mask.any()
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_validation_draws_what_training_never_draws_and_needs_no_process(
+    ready: bool, photo_folder: Path, tmp_path: Path
+) -> None:
+    folder = fantastic_reality(tmp_path, 3) if ready else photo_folder
+    training, validation = open_stream(folder, CONFIG.model_copy(update={"workers": 2}), 1)
+    assert (training.seed, training.config.workers) == (1, 2)
+    assert validation.seed != 1 and validation.config.workers == 0
 
 
 def test_folders_that_cannot_be_trained_on_are_refused_by_what_is_missing(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
-"""Who learns from whom in an adversarial iteration."""
+"""Who learns what from whom in an adversarial iteration."""
 
 import copy
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from mag_train import step as algorithm
 from mag_train.config import Config
 from mag_train.data.targets import Pictures
 from mag_train.devices import launch
+from mag_train.losses import annotation_loss, discriminator_loss, realism_loss, semantic_loss
 from mag_train.models import Mag
 from mag_train.step import Game, Player, Terms, adversarial_iteration, unretouched_iteration, warm_up_iteration
 
@@ -51,6 +54,142 @@ def weights(network: nn.Module) -> list[torch.Tensor]:
 
 def moved(network: nn.Module, before: list[torch.Tensor]) -> bool:
     return any(not torch.equal(now, then) for now, then in zip(network.parameters(), before, strict=True))
+
+
+WEIGHTS = ["semantic=2", "hiding=3", "realism=5", "fidelity=7", "annotation_realism=11"]
+
+
+@dataclass
+class Watched:
+    """What annotator and retoucher said, call by call, and the losses that were descended."""
+
+    said: dict[str, list[Any]] = field(default_factory=lambda: {"annotator": [], "retoucher": []})
+    losses: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def parts(self, *pictures: Pictures) -> tuple[torch.Tensor, ...]:
+        """The annotator's first answer, taken apart by what it was asked about."""
+        return self.said["annotator"][0].split([len(each.image) for each in pictures])
+
+
+def at_rest(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> tuple[Game, Watched]:
+    """A game whose players take steps of length 0, so that all of it can be reckoned again; each term counts."""
+    torch.manual_seed(0)
+    game, watched = seated(configuration.load("smoke", [*overrides, *(f"loss.{each}" for each in WEIGHTS)])), Watched()
+    for name, player in game.players.items():
+        player.optimiser.param_groups[0]["lr"] = 0.0
+        if name in watched.said:
+            player.network.register_forward_hook(lambda *call, said=watched.said[name]: said.append(call[-1]))
+    descend = algorithm._descend
+
+    def watch(game: Game, name: str, loss: torch.Tensor) -> Terms:
+        watched.losses[name] = loss.detach()
+        return descend(game, name, loss)
+
+    monkeypatch.setattr(algorithm, "_descend", watch)
+    return game, watched
+
+
+def pasted_objects() -> tuple[Pictures, Pictures]:
+    """Three spliced and two authentic pictures; objects are pasted too, and of a border nobody knows the class."""
+    a, b = batch(3, True), batch(2, False)
+    for each in (a, b):
+        each.counted[:, 2:, :, :8] = 0
+    return a, b
+
+
+def silent_on_pasted(a: Pictures) -> torch.Tensor:
+    """C_A', from its definition."""
+    truth = a.truth.clone()
+    truth[:, 2:] *= 1 - truth[:, :1]
+    return truth
+
+
+def beside(image: torch.Tensor, annotation: torch.Tensor) -> torch.Tensor:
+    return torch.cat([image, annotation], dim=1)
+
+
+def judged(
+    d_a: nn.Module, a: Pictures, shown: torch.Tensor, on_shown: torch.Tensor, b: Pictures, on_b: torch.Tensor
+) -> torch.Tensor:
+    """D_A's loss: (B^, C_A') and (B, C_B) are real, (B^, C^_B^) and (B, C^_B) are fake."""
+    images, known = torch.cat([shown, b.image]), torch.cat([a.counted, b.counted])
+    real, fake = torch.cat([silent_on_pasted(a), b.truth]) * known, torch.cat([on_shown, on_b]) * known
+    return discriminator_loss(d_a(beside(images, real)), d_a(beside(images, fake)))
+
+
+def test_every_term_of_the_game_is_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eqs. 2 to 8 from what the networks say: who is shown what, what it is held to, and what counts how much."""
+    game, watched = at_rest(monkeypatch)
+    a, b = pasted_objects()
+    terms = adversarial_iteration(game, a, b)
+    on_a, on_b_hat, on_b = watched.parts(a, a, b)
+    b_hat, at_last = watched.said["retoucher"][0].image, watched.said["annotator"][1]
+    d_a, d_r, rules = game.players["d_a"].network, game.players["d_r"].network, game.config.loss
+    expected = {
+        "d_a": judged(d_a, a, b_hat, on_b_hat, b, on_b),
+        "d_r": discriminator_loss(d_r(b.image), d_r(b_hat)),
+        "annotator/spliced": annotation_loss(silent_on_pasted(a), on_a, a.counted, rules),
+        "annotator/retouched": annotation_loss(silent_on_pasted(a), on_b_hat, a.counted, rules),
+        "annotator/authentic": annotation_loss(b.truth, on_b, b.counted, rules),
+        "annotator/realism": realism_loss(d_a(beside(b_hat, on_b_hat * a.counted))),
+        "retoucher/semantic": semantic_loss(a.truth[:, 2:], at_last[:, 2:], a.counted[:, 2:]),
+        "retoucher/hiding": at_last[:, 0].mean(),
+        "retoucher/realism": realism_loss(d_r(b_hat)),
+        "retoucher/fidelity": (b_hat - a.image).abs().mean(),
+    }
+    for name, term in expected.items():
+        torch.testing.assert_close(terms[name], term.detach(), msg=name)
+    sums = {
+        "d_a": terms["d_a"],
+        "d_r": terms["d_r"],
+        "annotator": sum(terms[f"annotator/{name}"] for name in ("spliced", "retouched", "authentic"))
+        + 11 * terms["annotator/realism"],
+        "retoucher": 2 * terms["retoucher/semantic"] + 3 * terms["retoucher/hiding"]
+        + 5 * terms["retoucher/realism"] + 7 * terms["retoucher/fidelity"],
+    }  # fmt: skip
+    assert watched.losses.keys() == sums.keys()
+    for name, loss in sums.items():
+        torch.testing.assert_close(watched.losses[name], loss, msg=name)
+
+
+def test_without_a_retoucher_the_terms_are_those_of_a_where_b_hat_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And eq. 8 counts A once."""
+    game, watched = at_rest(monkeypatch, "model.retoucher=none")
+    a, b = pasted_objects()
+    terms = unretouched_iteration(game, a, b)
+    on_a, on_b = watched.parts(a, b)
+    d_a, rules = game.players["d_a"].network, game.config.loss
+    spliced = annotation_loss(silent_on_pasted(a), on_a, a.counted, rules)
+    authentic = annotation_loss(b.truth, on_b, b.counted, rules)
+    realism = realism_loss(d_a(beside(a.image, on_a * a.counted)))
+    torch.testing.assert_close(terms["d_a"], judged(d_a, a, a.image, on_a, b, on_b).detach())
+    torch.testing.assert_close(watched.losses["annotator"], (spliced + authentic + 11 * realism).detach())
+
+
+def test_the_warm_up_is_eq_8_without_its_adversaries(monkeypatch: pytest.MonkeyPatch) -> None:
+    game, watched = at_rest(monkeypatch)
+    a, b = pasted_objects()
+    warm_up_iteration(game, a, b)
+    on_a, on_b = watched.parts(a, b)
+    spliced = annotation_loss(silent_on_pasted(a), on_a, a.counted, game.config.loss)
+    authentic = annotation_loss(b.truth, on_b, b.counted, game.config.loss)
+    torch.testing.assert_close(watched.losses["annotator"], (spliced + authentic).detach())
+
+
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
+def test_a_step_is_no_longer_than_the_clip_allows(precision: str) -> None:
+    """Of the gradient itself, not of what float16's scaler makes of it; the log has its norm before that."""
+    torch.manual_seed(0)
+    game = seated(configuration.load("smoke", [f"precision={precision}"]))
+    player = game.players["annotator"]
+    player.clip = 0.01
+    player.scaler = GradScaler("cpu", init_scale=256.0, enabled=precision == "16-mixed")
+    before = weights(player.network)
+    terms = warm_up_iteration(game, batch(2, True), batch(2, False))
+    after = weights(player.network)
+    length = torch.cat([(now - then).flatten() for now, then in zip(after, before, strict=True)]).norm()
+    assert length == pytest.approx(0.01 * player.clip, rel=0.01)  # at a rate of 0.01
+    assert 0.1 < terms["annotator/norm"] < 100
 
 
 def test_each_step_moves_its_own_network_and_no_other(game: Game, monkeypatch: pytest.MonkeyPatch) -> None:

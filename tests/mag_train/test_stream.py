@@ -80,7 +80,8 @@ def test_every_photo_is_a_host_once_an_epoch(photo_folder: Path) -> None:
     first, second = (
         [stream._host(epoch * len(photos) + number) for number in range(len(photos))] for epoch in range(2)
     )
-    assert first != second
+    other = SpliceStream(photos, CONFIG, seed=2)
+    assert first != second and first != [other._host(number) for number in range(len(photos))]
 
 
 STARTS = """

@@ -91,6 +91,17 @@ def test_an_authentic_picture_has_an_empty_mask() -> None:
     assert picture.image.shape == (*SIZE, 3) and not picture.mask.any()
 
 
+def test_an_authentic_picture_goes_the_way_of_a_spliced_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the photo to the last file: else the way, and not the splice, would tell one from the other."""
+    way: list[str] = []
+    for name in ("_made_at", "frame", "_spread", "publish"):
+        step = getattr(synthesis, name)
+        monkeypatch.setattr(synthesis, name, lambda *of, name=name, step=step: way.append(name) or step(*of))
+    authentic(*labelled_photo(0), SIZE, np.random.default_rng(0))
+    spliced(*labelled_photo(0), donors, SIZE, np.random.default_rng(0))
+    assert way == 2 * ["_made_at", "frame", "_spread", "publish"]
+
+
 def test_a_photo_smaller_than_the_picture_is_enlarged() -> None:
     assert authentic(*labelled_photo(0, 30, 40), SIZE, np.random.default_rng(0)).image.shape == (*SIZE, 3)
 
@@ -123,6 +134,15 @@ def test_an_object_is_cut_out_along_its_labels() -> None:
     assert shape.sum() == (labels == 1).sum() and (labels[where][shape == 1] == 1).all()
 
 
+def test_one_object_is_cut_out_and_neither_its_neighbour_nor_a_scrap() -> None:
+    labels = np.zeros((80, 80), np.uint8)
+    labels[10:70, 10:20] = labels[60:70, 10:70] = 3  # an L, with another object in its corner
+    labels[15:50, 30:65] = 3
+    labels[2:8, 2:70] = 5  # 408 pixels
+    sizes = {int(synthesis._object(labels, np.random.default_rng(seed))[1].sum()) for seed in range(40)}
+    assert sizes == {60 * 10 + 10 * 50, 35 * 35}
+
+
 def test_a_photo_without_objects_gives_shapes() -> None:
     image, labels = labelled_photo(3)
     assert synthesis._object(np.full_like(labels, 255), np.random.default_rng(0)) is None
@@ -143,6 +163,65 @@ def test_what_was_pasted_is_listed_with_its_box_its_classes_and_its_donor() -> N
         assert pasted <= {id for paste in picture.pastes for id in paste.classes}
     donors = [paste.donor for picture in pictures for paste in picture.pastes]
     assert {None, 0, 1} <= set(donors)  # the picture itself, the first and the second photo that was drawn
+
+
+def test_the_known_classes_of_what_was_pasted_are_listed_the_largest_first() -> None:
+    picture = Picture(*(np.zeros(shape, np.uint8) for shape in ((50, 60, 3), (50, 60), (50, 60))))
+    labels = np.repeat(np.array([255, 2, 7, 7, 7, 0, 0, 0, 0, 2], np.uint8)[:, None], 10, axis=1)
+    labels[:2] = 255
+    cutout = Cutout(np.ones((10, 10, 3), np.uint8), np.ones((10, 10), np.float32), labels)
+    for seed in range(50):
+        synthesis._paste(picture, cutout, np.random.default_rng(seed))
+    assert max((paste.classes for paste in picture.pastes), key=len) == (7, 2)
+
+
+def test_cutouts_are_reworked_and_brought_nearer_to_the_host_now_and_then_and_feathered_as_it_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps: list[str] = []
+    pasted: list[tuple[bool, int | None]] = []
+    drawn: list[list[int]] = []
+    for name in ("_rework", "_feather"):
+        monkeypatch.setattr(synthesis, name, lambda cutout, *_, name=name: steps.append(name) or cutout)
+    monkeypatch.setattr(
+        synthesis, "_paste", lambda _picture, cutout, _rng, donor: pasted.append((cutout.harmony > 0, donor))
+    )
+    picture = synthesis.frame(*labelled_photo(0), None, np.random.default_rng(0))
+    for seed in range(400):
+        before = len(pasted)
+        synthesis.paste(picture, donors, np.random.default_rng(seed))
+        drawn.append([donor for _, donor in pasted[before:] if donor is not None])
+    assert all(numbers == [0, 1][: len(numbers)] for numbers in drawn)  # as they were drawn, whatever came between
+    assert 430 < len(pasted) < 490 and steps.count("_feather") == len(pasted)
+    assert 0.85 < steps.count("_rework") / len(pasted) < 0.95  # a copy within the photo often stays as it was
+    assert 0.2 < np.mean([harmonised for harmonised, _ in pasted]) < 0.3
+    assert 0.15 < np.mean([donor is None for _, donor in pasted]) < 0.25
+
+
+def test_host_and_cutout_were_files_before_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of other qualities: traces of a splice are those of two pasts, not of one file and none."""
+    saved: list[str] = []
+    image, labels = labelled_photo(0)
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        monkeypatch.setattr(synthesis, "saved", lambda image, *_: saved.append("host") or image)
+        synthesis.frame(image, labels, SIZE, rng)
+        monkeypatch.setattr(synthesis, "saved", lambda image, *_: saved.append("cutout") or image)
+        synthesis._rework(Cutout(image, labels.astype(np.float32), labels), 2000, rng)
+    assert 120 < saved.count("host") < 180 and 120 < saved.count("cutout") < 180
+
+
+@pytest.mark.parametrize(("harmony", "mean", "spread"), [(0.0, 60, 10), (0.5, 100, 15), (1.0, 140, 20)])
+def test_harmony_brings_brightness_and_contrast_towards_what_is_covered(
+    harmony: float, mean: float, spread: float
+) -> None:
+    rng = np.random.default_rng(0)
+    brought, host = (rng.normal(level, sigma, (40, 50, 3)).astype(np.uint8) for level, sigma in ((60, 10), (140, 20)))
+    pasted = np.ones((40, 50), bool)
+    pasted[:, 40:] = False
+    host[~pasted] = 0  # what is not covered does not count
+    given = synthesis._harmonised(brought, host, pasted, harmony)[pasted]
+    assert given.mean() == pytest.approx(mean, abs=2) and given.std() == pytest.approx(spread, abs=1.5)
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 11, 39, 40, 41, 64])

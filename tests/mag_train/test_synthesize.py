@@ -247,8 +247,22 @@ def test_tiny_photos_are_refused_and_small_ones_are_not(tmp_path: Path) -> None:
     assert synthesize(tmp_path / "small", tmp_path / "small-out", "--workers", 1).exit_code == 0
 
 
-def test_square_crops_of_fixed_quality(photo_folder: Path, tmp_path: Path) -> None:
+def test_a_host_into_which_nothing_can_be_pasted_gives_way(tmp_path: Path) -> None:
+    save(tmp_path / "photos" / "images" / "tiny.png", np.zeros((6, 5, 3), np.uint8))
+    save(tmp_path / "photos" / "images" / "usual.png", labelled_photo(1)[0])
+    result = synthesize(tmp_path / "photos", tmp_path / "out", "--count", 3, "--workers", 1)
+    assert result.exit_code == 0, result.output
+    assert {row["host"] for row in rows(tmp_path / "out")} == {"images/usual.png"}
+
+
+def test_square_crops_of_fixed_quality(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    qualities, jpeg = set(), writing.jpeg
+    monkeypatch.setattr(writing, "jpeg", lambda image, *of: qualities.add(of[:2]) or jpeg(image, *of))
+    synthesize(photo_folder, tmp_path / "drawn", "--count", 1, "--size", 96, "--workers", 1)
+    assert qualities == {(50, 100)}
+    qualities.clear()
     synthesize(photo_folder, tmp_path / "out", "--count", 2, "--size", 96, "--quality", 80, "--workers", 1)
+    assert qualities == {(80, 80)}
     assert {(row["width"], row["height"]) for row in rows(tmp_path / "out")} == {(96, 96)}
     result = synthesize(photo_folder, tmp_path / "out", "--count", 2, "--quality", 80, "--workers", 1)
     assert "was begun with size 96, not None" in str(result.exception)

@@ -39,11 +39,17 @@ def test_unlabelled_pixels_count_in_class_channels_no_more_but_in_mask_and_edge(
 
 
 def test_pixels_are_scaled_to_minus_one_and_one() -> None:
-    batch = raw(torch.zeros(1, 2, 2, dtype=torch.uint8), torch.zeros(1, 2, 2, dtype=torch.uint8))
-    batch.image[0, 0, 0] = torch.tensor([255, 0, 51], dtype=torch.uint8)
+    batch = raw(torch.zeros(1, 2, 3, dtype=torch.uint8), torch.zeros(1, 2, 3, dtype=torch.uint8))
+    batch.image[0, 1, 2] = torch.tensor([255, 0, 51], dtype=torch.uint8)
     image = pictures(batch, torch.device("cpu")).image
-    assert image.shape == (1, 3, 2, 2)
-    torch.testing.assert_close(image[0, :, 0, 0], torch.tensor([1.0, -1.0, -0.6]))
+    assert image.shape == (1, 3, 2, 3)
+    torch.testing.assert_close(image[0, :, 1, 2], torch.tensor([1.0, -1.0, -0.6]))
+
+
+def test_of_an_annotator_of_the_mask_alone_nothing_else_counts() -> None:
+    plane = torch.ones(1, 4, 4, dtype=torch.uint8)
+    counted = pictures(raw(plane, plane), torch.device("cpu"), mask_only=True).counted
+    assert counted[:, 0].all() and not counted[:, 1:].any()
 
 
 def test_the_edge_lies_on_both_sides_of_the_boundary() -> None:

@@ -10,16 +10,20 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from mag_train import config as configuration
-from mag_train import log, trainer
+from mag_train import log, panels, trainer
 from mag_train.calibration import calibration_photos
 from mag_train.checkpoint import RunError, load_checkpoint, save_checkpoint
 from mag_train.config import Config
 from mag_train.data.stream import batches
+from mag_train.data.targets import Pictures, pictures
 from mag_train.export import photos_by_class
+from mag_train.metrics import average_precision
+from mag_train.step import Game
 from mag_train.trainer import Run
 from tests.conftest import save
 from tests.mag_train.conftest import labelled_photo
@@ -60,6 +64,70 @@ def stop_after(run: Run, iterations: int, monkeypatch: pytest.MonkeyPatch) -> No
         run.fit()
 
 
+def test_rates_follow_the_schedule_and_the_average_its_decay(
+    rules: Config, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six iterations that do nothing but say their number in every weight and statistic of the annotator."""
+    rates: list[dict[str, float]] = []
+
+    def said(game: Game, a: Pictures, b: Pictures) -> dict[str, torch.Tensor]:
+        rates.append({name: player.optimiser.param_groups[0]["lr"] for name, player in game.players.items()})
+        for each in game.annotator.state_dict().values():
+            each.fill_(len(rates))
+        return {"annotator/spliced": torch.tensor(0.0)}
+
+    monkeypatch.setattr(trainer, "warm_up_iteration", said)
+    monkeypatch.setattr(Run, "validate", lambda _: 0.5)
+    own = ["optim.lr=0.4", "optim.adversary_lr=0.1", "optim.clip=5.0", "schedule.epochs=1", "schedule.ramp=2"]
+    run = trainer.start(configuration.override(rules, own), photo_folder, tmp_path / "run")
+    adversaries = {"retoucher", "d_r", "d_a"}
+    clips = {name: player.clip for name, player in run.game.players.items()}
+    assert clips == {"annotator": 5.0, **dict.fromkeys(adversaries, np.inf)}
+    run.fit()
+    factors = [1 / 2, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]  # up over two iterations, down over six
+    for said_then, factor in zip(rates, factors, strict=True):
+        assert said_then == pytest.approx({"annotator": 0.4 * factor, **dict.fromkeys(adversaries, 0.1 * factor)})
+    average = 1.0
+    for number in range(2, 7):
+        average += 0.5 * (number - average)
+    for name, each in run.average.module.state_dict().items():
+        assert not each.is_floating_point() or each.flatten()[0].item() == pytest.approx(average), name
+
+
+def test_the_ablations_of_the_paper_are_a_setting_each(
+    rules: Config, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = []
+    iteration = trainer.unretouched_iteration
+    monkeypatch.setattr(
+        trainer,
+        "unretouched_iteration",
+        lambda game, a, b: counted.extend((a.counted, b.counted)) or iteration(game, a, b),
+    )
+    settings = ["model.tasks=mask", "model.retoucher=none", "schedule.epochs=1", "schedule.adversary_from=0"]
+    trainer.start(configuration.override(rules, settings), photo_folder, tmp_path / "run").fit()
+    assert counted and all(each[:, 0].all() and not each[:, 1:].any() for each in counted)
+    for row in rows(tmp_path / "run"):
+        assert float(row["d_a"]) > 0 and not row["d_r"] and not row["retoucher/hiding"]
+
+
+def test_validation_is_the_ap_of_the_averaged_annotator_as_it_is_used(
+    rules: Config, photo_folder: Path, tmp_path: Path
+) -> None:
+    run = trainer.start(configuration.override(rules, ["schedule.epochs=1"]), photo_folder, tmp_path / "run")
+    run.fit()
+    raw, _ = run.validation[0]
+    scores = {}
+    for name, annotator in (("average", run.average), ("last", run.mag.annotator)):
+        with torch.no_grad():
+            masks = annotator.eval()(pictures(raw, torch.device("cpu")).image)[:, 0].numpy()
+        scores[name] = np.mean([average_precision(t > 0, m) for t, m in zip(raw.mask.numpy(), masks, strict=True)])
+    run.average.train()
+    assert run.validate() == pytest.approx(scores["average"]) != pytest.approx(scores["last"])
+    run.epoch += 1
+    assert run.validate() == pytest.approx(scores["average"])  # on the same pictures every time
+
+
 def test_a_resumed_run_equals_an_undisturbed_one(
     rules: Config, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +137,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(
     assert broken.iteration == 3
     again = trainer.resume(tmp_path / "broken", None, [])
     stop_after(again, 5, monkeypatch)  # with the retoucher in the game
-    assert again.iteration == 8
+    assert again.iteration == 8 and again.seconds > broken.seconds > 0
     trainer.resume(tmp_path / "broken", None, []).fit()
 
     assert rows(tmp_path / "whole") == rows(tmp_path / "broken")
@@ -119,6 +187,16 @@ def test_settings_of_the_optimiser_can_be_changed_on_resume(rules: Config, photo
     assert group["weight_decay"] == 0.5 and tuple(group["betas"]) == (0.8, 0.99)
     (group,) = players["d_a"].optimiser.param_groups
     assert group["weight_decay"] == 0 and tuple(group["betas"]) == (0.5, 0.999)
+    kept = Config.model_validate_json((tmp_path / "run" / "config.json").read_text())
+    assert kept.optim.weight_decay == 0.5 and kept.schedule.epochs == 1
+
+
+def test_a_run_goes_on_with_the_photos_that_it_is_given(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
+    trainer.start(rules, photo_folder, tmp_path / "run")
+    moved = shutil.copytree(photo_folder, tmp_path / "moved")
+    assert trainer.resume(tmp_path / "run", None, []).data == photo_folder
+    run = trainer.resume(tmp_path / "run", moved, [])
+    assert run.data == moved and run.stream.hosts[0].image.is_relative_to(moved)
 
 
 def test_what_was_best_on_other_validation_pictures_is_forgotten(
@@ -151,6 +229,9 @@ def test_a_run_leaves_what_it_promises(rules: Config, photo_folder: Path, tmp_pa
     logged = rows(tmp_path / "run")
     assert [int(row["iteration"]) for row in logged] == list(range(1, 13))
     assert all(row["d_a"] == "" for row in logged[:6]) and all(float(row["d_a"]) > 0 for row in logged[6:])
+    assert (panels.tile(panels.read(tmp_path / "run", 1), 0, "attention") == panels.NOTHING).all()  # it joins later
+    drawn = panels.draw(run.shown, run.average, run.mag.retoucher)
+    assert np.array_equal(panels.read(tmp_path / "run", 2), drawn)
     assert Config.model_validate_json((tmp_path / "run" / "config.json").read_text()) == rules
 
 
@@ -212,6 +293,7 @@ def test_held_out_photos_are_known_again_by_whatever_path(
     monkeypatch.chdir(tmp_path)
     run = trainer.start(rules, Path("listed"), tmp_path / "run")
     (listed / "manifest.tsv").write_text("\n".join(["role\timage\tlabel", *rows[::-1]]))
+    monkeypatch.chdir(listed)
     again = trainer.resume(tmp_path / "run", None, [])
     assert [photo.image for photo in again.validation.hosts] == [photo.image for photo in run.validation.hosts]
 
@@ -379,8 +461,11 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
         patch.setattr(run, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             run.fit()
+    panel_of_no_checkpoint = tmp_path / "killed" / "panels" / "epoch_0009.png"
+    panel_of_no_checkpoint.touch()
     assert len(rows(tmp_path / "killed")) == 12 and load_checkpoint(tmp_path / "killed" / "last.pt")["iteration"] == 8
     trainer.resume(tmp_path / "killed", None, []).fit()
+    assert not panel_of_no_checkpoint.exists()
     assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
     ends = [(tmp_path / name / "validation.csv").read_text().splitlines() for name in ("whole", "killed")]
     assert [line.rsplit(",", 1)[0] for line in ends[0]] == [line.rsplit(",", 1)[0] for line in ends[1]]
