@@ -270,8 +270,10 @@ def _listed(sources: list[str]) -> list[str]:
     """The names on standard input, where a source is `-`; none where it is closed."""
     if "-" not in sources or sys.stdin is None:
         return []
-    names = sys.stdin.buffer.read()
-    return [os.fsdecode(name) for name in names.split(b"\0" if b"\0" in names else b"\n") if name]
+    given = sys.stdin.buffer.read()
+    # Lines may end as on Windows; a name that ends in a carriage return comes separated by NUL.
+    names = given.split(b"\0") if b"\0" in given else [line.removesuffix(b"\r") for line in given.split(b"\n")]
+    return [os.fsdecode(name) for name in names if name]
 
 
 def _scan_into(

@@ -64,7 +64,7 @@ def test_the_most_suspicious_picture_is_named_first(inbox: Path, red_model: Path
 
 
 def test_what_is_passed_over_is_said(inbox: Path, red_model: Path, tmp_path: Path) -> None:
-    for name in ("1.heic", "deep/2.HEIC", "3.cr2"):
+    for name in ("1.heic", "deep/2.HEIC", "0.cr2"):
         (inbox / name).touch()
     done = magrt("scan", inbox, "--out", tmp_path / "out", "--model", red_model)
     assert done.returncode == 0
@@ -274,7 +274,8 @@ def test_names_come_from_standard_input_and_one_that_is_gone_is_an_error_line(
 ) -> None:
     names = [inbox / "pasted.png", inbox / "gone.png", inbox / "deep"]
     arguments = ("scan", "-", "--model", red_model, "--out")
-    assert magrt(*arguments, tmp_path / "a", input="\n".join(map(str, names))).returncode == 3
+    listed = "{}\n{}\r\n{}".format(*names)  # on Windows lines end otherwise
+    assert magrt(*arguments, tmp_path / "a", input=listed).returncode == 3
     found = lines(tmp_path / "a")
     assert [Path(line["source"]).name for line in found] == ["pasted.png", "gone.png", "pasted.png"]
     assert found[1]["error"]["type"] == "unreadable"
