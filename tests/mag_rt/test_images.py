@@ -86,14 +86,16 @@ def test_numbers_count_from_1_above_the_region_and_inside_the_picture(monkeypatc
     regions = [box(0, 0, 5), box(right, 0, 5), box(0, 145, 5), box(right, 145, 5), tip]
     written = []
 
-    def put(image: Picture, text: str, at: tuple[int, int], font: int, size: float, _: object, stroke: int, *__) -> None:
+    def put(
+        image: Picture, text: str, at: tuple[int, int], font: int, size: float, _: object, stroke: int, *__: int
+    ) -> None:
         wide, high = cv2.getTextSize(text, font, size, stroke)[0]
         written.append((text, at[0], at[0] + wide, at[1] - high, at[1]))
 
     monkeypatch.setattr(cv2, "putText", put)
     draw_overlay(found(picture, mask, regions), picture, mask)
     assert [text for text, *_ in written] == ["1", "2", "3", "4", "5"]
-    assert all(0 <= left < end <= right + 5 and 0 <= top for _, left, end, top, _ in written)
+    assert all(0 <= left < end <= right + 5 and top >= 0 for _, left, end, top, _ in written)
     assert all(base < 145 for *_, base in written[2:4])
     _, left, end, _, base = written[4]
     assert left <= 100 <= end and 30 < base < 50
