@@ -13,8 +13,6 @@ import cv2
 import numpy as np
 import pytest
 
-from mag_rt.findings import Finding, SeenObject
-from mag_rt.sinks import table
 from tests.conftest import grey_with_red_box, save
 from tests.mag_rt.running import command, lines, magrt
 
@@ -361,5 +359,3 @@ def test_csv_is_a_table_that_a_spreadsheet_opens_and_does_not_execute(red_model:
     assert [Path(row["source"]).name for row in rows] == ["=cmd()|A1.png", "bad, worse.jpg", "späße.png"]
     assert rows[1]["error"] == "the file is empty" and rows[1]["score"] == rows[1]["regions"] == ""
     assert rows[2]["verdict"] == "spliced" and rows[2]["regions"] == "1" and float(rows[2]["area_fraction"]) > 0.1
-    row = table._row(Finding("=SUM(A1).png", objects=[SeenObject("@dog", 0.2), SeenObject("cat", 0.1)]), Path())
-    assert row[0] == "'=SUM(A1).png" and row[9] == "'@dog cat"  # a bundle names its classes as it likes

@@ -80,10 +80,10 @@ def test_regions_have_numbers_where_there_are_several() -> None:
 
 
 def test_numbers_count_from_1_above_the_region_and_inside_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    picture, mask = black(150, NARROWEST_LEGEND - 1), np.zeros((150, NARROWEST_LEGEND - 1), np.uint8)
+    picture = black(1500, NARROWEST_LEGEND - 1)  # whose letters are large
     right = picture.shape[1] - 5
     tip = Region((60, 50, 50, 50), 0.1, 0.9, [(60, 99), (109, 99), (100, 50)])
-    regions = [box(0, 0, 5), box(right, 0, 5), box(0, 145, 5), box(right, 145, 5), tip]
+    regions = [box(0, 0, 5), box(right, 0, 5), box(0, 1495, 5), box(right, 1495, 5), tip]
     written = []
 
     def put(
@@ -93,10 +93,10 @@ def test_numbers_count_from_1_above_the_region_and_inside_the_picture(monkeypatc
         written.append((text, at[0], at[0] + wide, at[1] - high, at[1]))
 
     monkeypatch.setattr(cv2, "putText", put)
-    draw_overlay(found(picture, mask, regions), picture, mask)
+    draw_overlay(found(picture, picture[..., 0], regions), picture, picture[..., 0])
     assert [text for text, *_ in written] == ["1", "2", "3", "4", "5"]
     assert all(0 <= left < end <= right + 5 and top >= 0 for _, left, end, top, _ in written)
-    assert all(base < 145 for *_, base in written[2:4])
+    assert all(base < 1495 for *_, base in written[2:4])
     _, left, end, _, base = written[4]
     assert left <= 100 <= end and 30 < base < 50
 
