@@ -316,6 +316,8 @@ def test_save_chooses_the_pictures_that_are_written(
         assert {name for name in ("mask", "overlay") if line[name]} == kept
         assert all((out / line[name]).is_file() for name in kept)
     assert {each.name for each in out.iterdir()} == {f"{name}s" for name in kept} | {"findings.jsonl", "run.json"}
+    options = json.loads((out / "run.json").read_text())["options"]
+    assert (options["save"], options["report"]) == (choice, False)
 
 
 @pytest.mark.parametrize(
