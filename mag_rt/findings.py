@@ -252,9 +252,9 @@ def regions(mask: NDArray[np.uint8], level: int, box: tuple[int, int, int, int])
 
 
 def _outline(part: NDArray[np.uint8], offset: tuple[int, int]) -> list[tuple[int, int]]:
-    contours, _ = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=offset)
-    longest = max(contours, key=len)
-    simple = cv2.approxPolyDP(longest, max(1.0, 0.0015 * cv2.arcLength(longest, True)), True)
+    """Of one connected area, which has one outer contour."""
+    (contour,), _ = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=offset)
+    simple = cv2.approxPolyDP(contour, max(1.0, 0.0015 * cv2.arcLength(contour, True)), True)
     return [(int(x), int(y)) for x, y in simple[:, 0]]
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from mag_rt import pictures, video
 from mag_rt.errors import MagrtError, PictureError
-from mag_rt.pictures import MOST_BYTES, Decoded, Picture
+from mag_rt.pictures import LARGER, MOST_BYTES, MOST_PIXELS, Decoded, Picture
 from mag_rt.video import Sampling, Shot
 
 MEMORY = 3 << 30
@@ -38,6 +38,8 @@ _FRUGAL = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 """Each thread of each core would take address space that is not used."""
 _LONGEST_HEADER = 1 << 16
 _NOTHING = memoryview(b"")
+_NONSENSE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
+"""What is raised where a header does not hold what it should."""
 
 
 class Decoders:
@@ -84,10 +86,12 @@ class Decoders:
         with self._worker() as worker:
             worker.ask(self._seconds, {"do": "decode", "enough": enough}, data)
             header, picture = worker.answer(self._seconds)
-        if "error" in header:
-            raise PictureError(*header["error"])
-        height, width = header["size"]
-        return Decoded(_checked(picture), (int(height), int(width)))
+            with _nothing_else():
+                if "error" not in header:
+                    height, width = map(int, header["size"])
+                    return Decoded(_checked(picture, height, width), (height, width))
+                failure = _failure(header)
+        raise failure
 
     def shots(self, path: str, sampling: Sampling) -> Iterator[Shot]:
         """As `mag_rt.video.shots`; the worker is at most a few frames ahead."""
@@ -96,12 +100,16 @@ class Decoders:
             worker.ask(self._seconds, wanted)
             while True:
                 header, picture = worker.answer(self._seconds)
-                if "index" in header:
-                    yield Shot(int(header["index"]), float(header["time_s"]), _checked(picture))
-                elif "alive" not in header:
-                    break
-        if "error" in header:
-            raise PictureError(*header["error"])
+                if "alive" in header:
+                    continue
+                with _nothing_else():
+                    if "index" not in header:
+                        failure = _failure(header) if "error" in header else None
+                        break
+                    shot = Shot(int(header["index"]), float(header["time_s"]), _checked(picture, *picture.shape[:2]))
+                yield shot
+        if failure:
+            raise failure
 
     @contextlib.contextmanager
     def _worker(self) -> Iterator["_Worker"]:
@@ -180,7 +188,7 @@ class _Worker:
             return _receive(self._channel, time.monotonic() + seconds)
         except TimeoutError:
             raise PictureError("decoder-timeout", f"decoding took more than {seconds:.0f} seconds") from None
-        except (OSError, ValueError):  # or it sent what it should not
+        except (OSError, *_NONSENSE):
             raise PictureError("decoder-crashed", f"the decoder crashed ({self._death()})") from None
 
     def _death(self) -> str:
@@ -194,10 +202,27 @@ class _Worker:
         self._process.wait()
 
 
-def _checked(picture: NDArray[np.uint8]) -> Picture:
+def _checked(picture: NDArray[np.uint8], height: int, width: int) -> Picture:
+    """The picture, which may be as large as a viewer shows it, height x width, or smaller. Raises ValueError."""
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
-        raise PictureError("decoder-crashed", "the decoder sent no picture")
+        raise ValueError("no picture")
+    if height < picture.shape[0] or width < picture.shape[1] or height * width > LARGER * MOST_PIXELS:
+        raise ValueError("not its size")
     return picture
+
+
+def _failure(header: dict[str, Any]) -> PictureError:
+    kind, message = header["error"]
+    return PictureError(str(kind), str(message))
+
+
+@contextlib.contextmanager
+def _nothing_else() -> Iterator[None]:
+    """What a decoder sends that is none of ours is taken for a crash: a file may have taken the decoder over."""
+    try:
+        yield
+    except _NONSENSE:
+        raise PictureError("decoder-crashed", "the decoder sent no picture") from None
 
 
 def _send(channel: socket.socket, header: dict[str, Any], payload: memoryview, shape: tuple[int, ...] = ()) -> None:
@@ -208,7 +233,7 @@ def _send(channel: socket.socket, header: dict[str, Any], payload: memoryview, s
 
 
 def _receive(channel: socket.socket, until: float | None = None) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-    """What `_send` sent, by the `until` of time.monotonic. Raises OSError (TimeoutError, the end) or ValueError."""
+    """What `_send` sent, by the `until` of time.monotonic. Raises OSError (TimeoutError, the end), `_NONSENSE`."""
     length = int.from_bytes(_exactly(channel, 4, until), "big")
     if length > _LONGEST_HEADER:
         raise ValueError("a header too long")

@@ -270,10 +270,10 @@ def _listed(sources: list[str]) -> list[str]:
     """The names on standard input, where a source is `-`; none where it is closed."""
     if "-" not in sources or sys.stdin is None:
         return []
-    names = sys.stdin.buffer.read()
-    # A line of Windows ends in two bytes, through PowerShell's pipe and in lists that were written there.
-    each = names.split(b"\0") if b"\0" in names else names.replace(b"\r\n", b"\n").split(b"\n")
-    return [os.fsdecode(name) for name in each if name]
+    given = sys.stdin.buffer.read()
+    # Lines may end as on Windows; a name that ends in a carriage return comes separated by NUL.
+    names = given.split(b"\0") if b"\0" in given else [line.removesuffix(b"\r") for line in given.split(b"\n")]
+    return [os.fsdecode(name) for name in names if name]
 
 
 def _scan_into(
@@ -289,17 +289,19 @@ def _scan_into(
         closing(written(out, scanner.scan_frames(left), masks, overlays, report)) as lines,
     ):
         done = len(frames) - len(left)
-        total = done + sum(_pictures_in(frame, scanner) for frame in left) if shown else None
-        task = progress.add_task("", total=total, completed=done)
+        to_come = _pictures_in(left, scanner) if shown else None
+        task = progress.add_task("", total=None if to_come is None else done + to_come, completed=done)
         for line in lines:
             yield line
             progress.advance(task)
 
 
-def _pictures_in(frame: Frame, scanner: Scanner) -> int:
-    if frame.source is None or not is_video(frame.source) or scanner.isolate:  # not opened here then
-        return 1
-    return expected(frame.source, scanner.sampling)
+def _pictures_in(frames: list[Frame], scanner: Scanner) -> int | None:
+    """About how many pictures and frames of videos there are; None with videos that may not be opened here."""
+    videos = [frame.source for frame in frames if frame.source and is_video(frame.source)]
+    if videos and scanner.isolate:
+        return None
+    return len(frames) - len(videos) + sum(expected(video, scanner.sampling) for video in videos)
 
 
 def _run(scanner: Scanner, options: dict[str, Any], passed_over: Counter[str], started: datetime) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from mag_rt.errors import ResultsError
 from mag_rt.sinks import jsonl, report, table
 from mag_rt.sinks.whole import whole
 from mag_rt.sources import Frame
-from mag_rt.video import is_video
 
 try:
     import fcntl
@@ -86,9 +85,7 @@ def left(folder: Path, frames: Iterable[Frame]) -> Iterator[Frame]:
     sources = [(os.path.abspath(frame.source or ""), frame) for frame in frames]
     if last and last.frame is not None:
         begun = os.path.abspath(last.source or "")
-        yield from (
-            replace(frame, after=last.frame) for source, frame in sources if source == begun and is_video(begun)
-        )
+        yield from (replace(frame, after=last.frame) for source, frame in sources if source == begun)
     yield from (frame for source, frame in sources if source not in done)
 
 

@@ -35,7 +35,7 @@ def _row(finding: Finding, folder: Path) -> list[object]:
     area = sum(region.area_fraction for region in finding.regions)
     read = finding.error is None
     return [
-        f"'{source}" if source.startswith(_FORMULA) else source,
+        _as_text(source),
         finding.frame,
         finding.time_s,
         finding.width,
@@ -44,7 +44,11 @@ def _row(finding: Finding, folder: Path) -> list[object]:
         finding.verdict,
         len(finding.regions) if read else None,
         round(area, 5) if read else None,
-        " ".join(seen.name for seen in finding.objects),
+        _as_text(" ".join(seen.name for seen in finding.objects)),
         finding.error and finding.error.message,
         finding.sha256,
     ]
+
+
+def _as_text(name: str) -> str:
+    return f"'{name}" if name.startswith(_FORMULA) else name

@@ -45,6 +45,12 @@ def misbehave(data: bytes, enough: int | None) -> Decoded:
             return pixel(len(sys.stdin.read()))
         case b"flat":
             return Decoded(np.zeros((3, 3), np.uint8), (3, 3))
+        case b"huge":
+            return Decoded(np.zeros((3, 3, 3), np.uint8), (1 << 20, 1 << 20))
+        case b"smaller":
+            return Decoded(np.zeros((3, 3, 3), np.uint8), (3, 2))
+        case _ if data.startswith(b"send"):  # it has been taken over, and answers by itself
+            os.write(int(sys.argv[1]), len(data[4:]).to_bytes(4, "big") + data[4:])
         case b"limit":
             import resource
 

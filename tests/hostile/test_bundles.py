@@ -99,6 +99,14 @@ def test_absurd_values(red_model: Path, where: tuple[str, ...], key: str, value:
     refused(red_model, "not a bundle's manifest")
 
 
+def test_a_class_that_is_there_twice(red_model: Path) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["classes"][1] = manifest["output"]["channels"][3] = "person"
+
+    edit(red_model, change)
+    refused(red_model, "classes and the channels of the output do not agree")
+
+
 # Its files
 
 

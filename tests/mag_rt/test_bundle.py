@@ -60,6 +60,29 @@ def test_a_missing_file_is_named(red_model: Path, name: str) -> None:
         bundle.load(red_model)
 
 
+def test_a_manifest_that_does_not_list_the_reference_is_refused(red_model: Path) -> None:
+    edit(red_model, lambda manifest: manifest["files"].clear())
+    with pytest.raises(BundleError, match=r"bundle\.json lacks 'annotator\.onnx'"):
+        bundle.load(red_model)
+
+
+def test_what_is_saved_takes_the_place_of_the_bundle_before_and_half_of_it_is_none(
+    red_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle.save(replace(red_bundle, networks={"float32": red_bundle.network, "int8": b"of before"}), tmp_path)
+    bundle.save(red_bundle, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle.json", "annotator.onnx"}
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        bundle.save(red_bundle, tmp_path)
+    with pytest.raises(BundleError, match=r"incomplete: bundle\.json is missing"):
+        bundle.load(tmp_path)
+
+
 def test_a_newer_format_is_refused(red_model: Path) -> None:
     edit(red_model, lambda manifest: manifest.update(format=2))
     with pytest.raises(BundleError, match="newer"):

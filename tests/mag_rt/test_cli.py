@@ -1,6 +1,7 @@
 """magrt scan as its user types it: what is written, what is printed, what the exit status says."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -12,9 +13,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
-from mag_rt.findings import Finding
-from mag_rt.sinks import table
+from mag_rt import scan_command
+from mag_rt.cli import app
 from tests.conftest import grey_with_red_box, save
 from tests.mag_rt.running import command, lines, magrt
 
@@ -64,7 +67,7 @@ def test_the_most_suspicious_picture_is_named_first(inbox: Path, red_model: Path
 
 
 def test_what_is_passed_over_is_said(inbox: Path, red_model: Path, tmp_path: Path) -> None:
-    for name in ("1.heic", "deep/2.HEIC", "3.cr2"):
+    for name in ("1.heic", "deep/2.HEIC", "0.cr2"):
         (inbox / name).touch()
     done = magrt("scan", inbox, "--out", tmp_path / "out", "--model", red_model)
     assert done.returncode == 0
@@ -274,11 +277,12 @@ def test_names_come_from_standard_input_and_one_that_is_gone_is_an_error_line(
 ) -> None:
     names = [inbox / "pasted.png", inbox / "gone.png", inbox / "deep"]
     arguments = ("scan", "-", "--model", red_model, "--out")
-    assert magrt(*arguments, tmp_path / "a", input="\n".join(map(str, names))).returncode == 3
+    listed = "{}\n{}\r\n{}".format(*names)  # on Windows lines end otherwise
+    assert magrt(*arguments, tmp_path / "a", input=listed).returncode == 3
     found = lines(tmp_path / "a")
     assert [Path(line["source"]).name for line in found] == ["pasted.png", "gone.png", "pasted.png"]
     assert found[1]["error"]["type"] == "unreadable"
-    newline = save(inbox / "two\nlines.png", grey_with_red_box(40, 40))
+    newline = save(inbox / "zwei\nStücke.png", grey_with_red_box(40, 40))
     assert magrt(*arguments, tmp_path / "b", input=f"{newline}\0{names[0]}\0").returncode == 0
     assert Path(lines(tmp_path / "b")[0]["source"]).name == newline.name
     assert "nothing to scan" in magrt(*arguments, tmp_path / "c", input="").stderr
@@ -308,11 +312,43 @@ def test_save_chooses_the_pictures_that_are_written(
     choice: str, kept: set[str], inbox: Path, red_model: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    assert magrt("scan", inbox, "--out", out, "--model", red_model, "--save", choice).returncode == 0
+    assert magrt("scan", inbox, "--out", out, "--model", red_model, "--no-report", "--save", choice).returncode == 0
     for line in lines(out):
         assert {name for name in ("mask", "overlay") if line[name]} == kept
         assert all((out / line[name]).is_file() for name in kept)
-    assert {f"{name}s" for name in kept} == {each.name for each in out.iterdir() if each.name in ("masks", "overlays")}
+    assert {each.name for each in out.iterdir()} == {f"{name}s" for name in kept} | {"findings.jsonl", "run.json"}
+    options = json.loads((out / "run.json").read_text())["options"]
+    assert (options["save"], options["report"]) == (choice, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (["--every", "1"], "13/13"),
+        (["--fps", "5"], "8/8"),
+        (["--every", "1", "--isolate"], "13/?"),
+        (["--quiet"], None),
+        (["--json"], None),
+    ],
+    ids=str,
+)
+def test_progress_counts_pictures_and_frames_where_videos_may_be_opened(
+    options: list[str], shown: str | None, inbox: Path, red_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = cv2.VideoWriter(str(inbox / "film.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (96, 64))
+    for _ in range(10):
+        video.write(grey_with_red_box(64, 96))
+    video.release()
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(scan_command, "errors", screen)
+    for name in ("silence_decoders", "cv2.setNumThreads"):
+        monkeypatch.setattr(f"mag_rt.scan_command.{name}", lambda *_: None)
+    if "--isolate" in options:
+        monkeypatch.setattr(scan_command, "expected", None)  # it would open them
+    arguments = ["scan", str(inbox), "--out", str(tmp_path / "out"), "--model", str(red_model), *options]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    said = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert (shown in said) if shown else not said
 
 
 def test_json_prints_the_lines_and_quiet_nothing(inbox: Path, red_model: Path, tmp_path: Path) -> None:
@@ -361,4 +397,3 @@ def test_csv_is_a_table_that_a_spreadsheet_opens_and_does_not_execute(red_model:
     assert [Path(row["source"]).name for row in rows] == ["=cmd()|A1.png", "bad, worse.jpg", "späße.png"]
     assert rows[1]["error"] == "the file is empty" and rows[1]["score"] == rows[1]["regions"] == ""
     assert rows[2]["verdict"] == "spliced" and rows[2]["regions"] == "1" and float(rows[2]["area_fraction"]) > 0.1
-    assert table._row(Finding("=SUM(A1).png"), Path())[0] == "'=SUM(A1).png"

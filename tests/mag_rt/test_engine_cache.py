@@ -46,6 +46,7 @@ def test_an_engine_is_found_by_everything_that_it_depends_on(tmp_path: Path) -> 
     cache.store(FACTS, b"engine", {"seconds": 1})
     found = cache.find(FACTS)
     assert found is not None and found.engine == b"engine" and found.notes["seconds"] == 1
+    assert cache.find(dict(reversed(FACTS.items()))) == found
     for name, value in OTHERS.items():
         assert cache.find(FACTS | {name: value}) is None, name
 
@@ -57,7 +58,7 @@ def test_the_file_is_the_engine_alone_and_the_json_beside_it_says_what_it_is(tmp
     assert notes["facts"] == FACTS and notes["bytes"] == 6 and notes["built"] == "today"
 
 
-@pytest.mark.parametrize("damage", ["engine", "cut json", "no json", "other json"])
+@pytest.mark.parametrize("damage", ["engine", "cut json", "no json", "other json", "another's json"])
 def test_what_was_damaged_is_not_found_and_can_be_stored_again(tmp_path: Path, damage: str) -> None:
     cache = EngineCache(tmp_path)
     path = cache.store(FACTS, b"engine", {})
@@ -68,6 +69,8 @@ def test_what_was_damaged_is_not_found_and_can_be_stored_again(tmp_path: Path, d
         sidecar.write_text(sidecar.read_text()[:40])
     elif damage == "no json":
         sidecar.unlink()
+    elif damage == "another's json":
+        sidecar.write_text(cache.store(FACTS | OTHERS, b"engine", {}).with_suffix(".json").read_text())
     else:
         sidecar.write_text("[1, 2]")
     assert cache.find(FACTS) is None
@@ -118,6 +121,16 @@ def test_writers_of_the_same_process_number_do_not_get_in_each_others_way(
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_a_full_disk_is_not_filled_with_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        EngineCache(tmp_path).store(FACTS, b"engine", {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_killed_writer_left_is_cleared_away_in_time(tmp_path: Path) -> None:
     stale, fresh = tmp_path / "a.engine.1.partial", tmp_path / "b.engine.2.partial"
     for partial in (stale, fresh):
@@ -147,8 +160,9 @@ def test_an_engine_larger_than_the_limit_is_kept_alone(tmp_path: Path) -> None:
 
 def test_a_refusal_takes_the_engine_away_and_keeps_the_reason(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path)
-    cache.store(FACTS, b"engine", {})
+    path = cache.store(FACTS, b"engine", {})
     cache.refuse(FACTS, "it is wrong")
+    assert not path.exists()
     assert cache.find(FACTS) is None and cache.notes(FACTS)["refused"] == "it is wrong"
     cache.store(FACTS, b"better", {})
     assert cache.find(FACTS) is not None and "refused" not in cache.notes(FACTS)

@@ -1,15 +1,18 @@
 """From maps to statements: numbers worked out by hand."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mag_rt.bundle import CLASS_NAMES
 from mag_rt.findings import (
+    MOST_REGIONS,
     Counts,
     Finding,
     Region,
+    SeenObject,
     count,
     evidence,
     grey_level,
@@ -32,7 +35,7 @@ def test_evidence_is_the_log_odds_of_the_most_suspicious_hundredth() -> None:
 
 def test_evidence_stays_finite_and_a_single_pixel_has_one() -> None:
     nothing, all_of_it = (evidence(levels(np.full((50, 50), level, np.uint8))) for level in (0, 255))
-    assert nothing == pytest.approx(-all_of_it)
+    assert nothing == pytest.approx(-all_of_it) == pytest.approx(-6.2, abs=0.05)
     assert math.isfinite(evidence(levels(np.full((1, 1), 255, np.uint8))))
 
 
@@ -61,9 +64,34 @@ def test_regions_have_the_place_size_and_outline_of_what_is_suspicious() -> None
 
 def test_a_speck_is_no_region_and_the_threshold_belongs_to_it() -> None:
     probability = np.zeros((100, 100), np.float32)
-    probability[3, 3] = 1.0
+    probability[3, 3:7] = 1.0
     probability[50:60, 50:60] = 0.5
     assert [region.bbox for region in found(probability)] == [(50, 50, 10, 10)]
+    probability[3, 7] = 1.0  # a two-thousandth of the picture
+    assert [region.bbox for region in found(probability)] == [(50, 50, 10, 10), (3, 3, 5, 1)]
+
+
+def test_the_most_suspicious_regions_come_first_and_no_more_than_can_be_looked_at() -> None:
+    """Neither the largest nor the hottest."""
+    probability = np.zeros((100, 100), np.float32)
+    probability[:20, :50] = 0.6
+    probability[30:50, :40] = 0.9
+    probability[60:70, :20] = 1.0
+    assert [region.bbox[1] for region in found(probability)] == [30, 0, 60]
+    probability[75::5, ::5] = 1.0  # a pixel each is a speck ...
+    assert len(found(probability)) == 3
+    probability = np.kron(np.arange(1, 26, dtype=np.float32).reshape(5, 5) / 50 + 0.5, np.pad(np.ones((9, 9)), (0, 1)))
+    assert len(found(probability)) == MOST_REGIONS
+    assert min(region.score for region in found(probability)) == pytest.approx(0.62, abs=0.01)
+
+
+def test_areas_that_touch_at_a_corner_are_one_region_and_others_in_its_box_are_not() -> None:
+    probability = np.zeros((100, 100), np.float32)
+    probability[10:20, 10:20] = probability[20:40, 20:40] = 0.8
+    probability[10:15, 30:40] = 0.6
+    large, small = found(probability)
+    assert large.bbox == (10, 10, 30, 30) and large.area_fraction == pytest.approx(0.05)
+    assert large.score == pytest.approx(0.8, abs=2e-3) and small.score == pytest.approx(0.6, abs=2e-3)
 
 
 def test_an_area_with_a_hole_gets_its_outer_outline() -> None:
@@ -79,6 +107,7 @@ def test_regions_are_the_same_when_their_box_is_known() -> None:
     mask = np.zeros((100, 200), np.uint8)
     mask[20:50, 30:90] = 230
     mask[70:80, 150:160] = 150
+    mask[60, 70:76] = 255  # a speck of the picture, though not of the box
     assert regions(mask, 128, (30, 20, 130, 60)) == regions(mask, 128, (0, 0, 200, 100))
 
 
@@ -86,8 +115,10 @@ def test_objects_are_named_largest_first() -> None:
     shares = np.zeros(len(CLASS_NAMES))
     shares[CLASS_NAMES.index("dog")] = 0.1
     shares[CLASS_NAMES.index("car")] = 0.5
+    shares[CLASS_NAMES.index("bus")] = 0.01
     shares[CLASS_NAMES.index("cat")] = 0.0099  # under a hundredth of the picture
-    assert [(seen.name, seen.area_fraction) for seen in objects(shares, CLASS_NAMES)] == [("car", 0.5), ("dog", 0.1)]
+    seen = [(each.name, each.area_fraction) for each in objects(shares, CLASS_NAMES)]
+    assert seen == [("car", 0.5), ("dog", 0.1), ("bus", 0.01)]
 
 
 def test_a_reading_says_what_the_maps_hold() -> None:
@@ -103,6 +134,8 @@ def test_a_reading_says_what_the_maps_hold() -> None:
     assert [region.bbox for region in reading.regions] == [(20, 10, 30, 30)]
     assert [(seen.name, seen.area_fraction) for seen in reading.objects] == [("cat", 0.25)]
     assert reading.mask is mask
+    larger = np.repeat(np.repeat(mask, 2, 0), 2, 1)  # of a picture that was shrunk for the network
+    assert read(larger, count(maps, larger, 0.5), 0.5, CLASS_NAMES).objects == reading.objects
 
 
 def test_where_little_is_suspicious_no_region_is_looked_for() -> None:
@@ -111,6 +144,8 @@ def test_where_little_is_suspicious_no_region_is_looked_for() -> None:
     nothing = np.zeros(len(CLASS_NAMES), int)
     flat = np.bincount(mask.ravel(), minlength=256)
     assert read(mask, Counts(flat, nothing, 4, (0, 5, 4, 1)), 0.5, CLASS_NAMES).regions == []
+    mask[5, 4] = 255
+    assert len(read(mask, Counts(flat, nothing, 5, (0, 5, 5, 1)), 0.5, CLASS_NAMES).regions) == 1
     assert read(mask * 0, Counts(flat, nothing, 0, (0, 0, 0, 0)), 0.5, CLASS_NAMES).regions == []
 
 
@@ -124,3 +159,12 @@ def test_the_probability_is_that_of_the_mask_and_pixels_can_be_dropped() -> None
     finding = Finding("a.jpg", mask=np.array([[0, 51, 255]], np.uint8), picture=np.zeros((1, 3, 3), np.uint8))
     assert finding.probability.dtype == np.float32 and finding.probability.tolist() == [[0, pytest.approx(0.2), 1]]
     assert finding.without_pixels() == Finding("a.jpg") and finding.without_pixels().probability is None
+
+
+def test_a_line_keeps_four_digits_of_a_score_and_leads_back_to_the_source() -> None:
+    region = Region((1, 2, 3, 4), 0.1234567, 0.7654321, [(1, 2), (3, 5)])
+    finding = Finding("in/a.jpg", score=0.1234567, regions=[region], objects=[SeenObject("dog", 0.7654321)])
+    line = {"source": "../in/a.jpg", **finding.as_json()}
+    again = Finding.from_json(line, Path("out"))
+    assert again.source == "in/a.jpg" and again.score == 0.1235 and again.objects == [SeenObject("dog", 0.7654)]
+    assert again.regions == [Region((1, 2, 3, 4), 0.12346, 0.7654, [(1, 2), (3, 5)])]

@@ -15,9 +15,7 @@ from mag_rt.findings import Finding, Region
 from mag_rt.pictures import Picture
 from mag_rt.sinks.images import (
     NARROWEST_LEGEND,
-    OVERLAY_SIDE,
     STRONGEST_HEAT,
-    THUMBNAIL_SIDE,
     ImageSink,
     draw_overlay,
     file_name,
@@ -66,6 +64,12 @@ def test_an_outline_is_seen_on_bright_ground_and_on_dark(ground: int) -> None:
     assert (picture == ground).all()  # the caller's picture is not drawn on
 
 
+def test_outlines_are_as_wide_as_it_takes_to_see_them_in_a_large_picture() -> None:
+    picture = black(60, 1500)
+    overlay = draw_overlay(found(picture, picture[..., 0], [box(10, 10, 40)]), picture, picture[..., 0])
+    assert (overlay[30, :100].min(axis=1) > 200).sum() >= 6  # three for each side
+
+
 def test_regions_have_numbers_where_there_are_several() -> None:
     picture, mask = black(300, 400), np.zeros((300, 400), np.uint8)
     one, other = box(50, 100, 60), box(250, 100, 60)
@@ -75,10 +79,26 @@ def test_regions_have_numbers_where_there_are_several() -> None:
     assert not alone[70:97, 40:60].any()
 
 
-def test_a_number_stays_inside_the_picture() -> None:
-    picture, mask = black(40, 40), np.zeros((40, 40), np.uint8)
-    corners = [box(0, 0, 5), box(35, 0, 5), box(0, 35, 5), box(35, 35, 5)]
-    assert draw_overlay(found(picture, mask, corners), picture, mask).shape == (40, 40, 3)
+def test_numbers_count_from_1_above_the_region_and_inside_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = black(1500, NARROWEST_LEGEND - 1)  # whose letters are large
+    right = picture.shape[1] - 5
+    tip = Region((60, 50, 50, 50), 0.1, 0.9, [(60, 99), (109, 99), (100, 50)])
+    regions = [box(0, 0, 5), box(right, 0, 5), box(0, 1495, 5), box(right, 1495, 5), tip]
+    written = []
+
+    def put(
+        image: Picture, text: str, at: tuple[int, int], font: int, size: float, _: object, stroke: int, *__: int
+    ) -> None:
+        wide, high = cv2.getTextSize(text, font, size, stroke)[0]
+        written.append((text, at[0], at[0] + wide, at[1] - high, at[1]))
+
+    monkeypatch.setattr(cv2, "putText", put)
+    draw_overlay(found(picture, picture[..., 0], regions), picture, picture[..., 0])
+    assert [text for text, *_ in written] == ["1", "2", "3", "4", "5"]
+    assert all(0 <= left < end <= right + 5 and top >= 0 for _, left, end, top, _ in written)
+    assert all(base < 1495 for *_, base in written[2:4])
+    _, left, end, _, base = written[4]
+    assert left <= 100 <= end and 30 < base < 50
 
 
 def test_the_legend_lies_below_the_picture_and_hides_nothing() -> None:
@@ -97,6 +117,8 @@ def test_the_legend_lies_below_the_picture_and_hides_nothing() -> None:
 def test_a_picture_too_narrow_for_words_has_no_legend() -> None:
     picture = black(50, NARROWEST_LEGEND - 1)
     assert draw_overlay(found(picture, picture[..., 0]), picture, picture[..., 0]).shape == picture.shape
+    picture = black(50, NARROWEST_LEGEND)
+    assert draw_overlay(found(picture, picture[..., 0]), picture, picture[..., 0]).shape > picture.shape
 
 
 def test_a_picture_decoded_smaller_than_its_mask_is_drawn_with_everything_in_its_place(tmp_path: Path) -> None:
@@ -108,11 +130,18 @@ def test_a_picture_decoded_smaller_than_its_mask_is_drawn_with_everything_in_its
     assert overlay[10, 25].max() > 150 and overlay[20, 20].max() > 50 and overlay[50:, 50:].max() < 20
 
 
+def test_a_fine_pattern_of_a_large_mask_is_not_passed_over_in_a_small_overlay(tmp_path: Path) -> None:
+    mask = np.tile(np.array([255, 255, 255, 0, 0, 255, 255, 255], np.uint8), (400, 50))
+    _, path = ImageSink(tmp_path).write(found(black(50, 50), mask))
+    overlay = cv2.imread(str(tmp_path / str(path)))
+    assert overlay is not None and overlay.max(axis=2).min() > 50
+
+
 def test_overlays_of_huge_pictures_are_small_enough_to_look_at(tmp_path: Path) -> None:
-    picture = black(100, 3 * OVERLAY_SIDE)
+    picture = black(100, 5000)
     _, path = ImageSink(tmp_path).write(found(picture, picture[..., 0]))
     overlay = cv2.imread(str(tmp_path / str(path)))
-    assert overlay is not None and overlay.shape[1] == OVERLAY_SIDE
+    assert overlay is not None and overlay.shape[1] == 2048
 
 
 @pytest.mark.parametrize("masks", [True, False])
@@ -144,7 +173,7 @@ def test_thumbnails_are_small_never_enlarged_and_lie_on_each_other(tmp_path: Pat
     photo, small = (cv2.imread(str(tmp_path / path), cv2.IMREAD_UNCHANGED) for path in paths)
     assert photo is not None and small is not None
     assert small.dtype == np.uint8 and small.shape == photo.shape[:2]
-    assert max(small.shape) == min(max(size), THUMBNAIL_SIDE)
+    assert max(small.shape) == min(max(size), 384)
     assert np.abs(photo[..., 0].astype(int) - small).mean() < 4
 
 
@@ -167,6 +196,19 @@ def test_thumbnails_are_found_again_from_a_line_of_findings(
     assert all((tmp_path / "moved" / out / path).is_file() for path in thumbnail_paths(line, tmp_path / "moved" / out))
 
 
+def test_a_disk_that_fills_up_leaves_no_half_of_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink, picture, really = ImageSink(tmp_path), black(60, 80), Path.write_bytes
+
+    def write_half(path: Path, data: bytes) -> int:
+        really(path, data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    with pytest.raises(OSError, match="No space left"):
+        sink.write(found(picture, picture[..., 0]))
+    assert not [*tmp_path.rglob("*.png"), *tmp_path.rglob("*.jpg")]
+
+
 def test_several_threads_may_write_at_once(tmp_path: Path) -> None:
     sink, picture = ImageSink(tmp_path), black(60, 80)
     findings = [replace(found(picture, picture[..., 0]), source=f"{n}.jpg") for n in range(40)]
@@ -179,4 +221,6 @@ def test_several_threads_may_write_at_once(tmp_path: Path) -> None:
 def test_names_are_recognisable_and_differ_by_path_and_frame() -> None:
     names = {file_name(Finding(source, frame), Path()) for source in ("a/x.jpg", "b/x.jpg") for frame in (None, 0, 1)}
     assert len(names) == 6 and all(name.startswith("x-") for name in names)
+    frames = [file_name(Finding("x.mp4", frame), Path()) for frame in (0, 9, 10, 99_999)]
+    assert frames == sorted(frames)  # in a folder they lie in the order of time
     assert "/" not in file_name(Finding("../../etc/pass wd?.jpg"), Path())

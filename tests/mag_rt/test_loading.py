@@ -60,6 +60,13 @@ def grow(path: Path) -> None:
         file.write(b"more")
 
 
+def at_the_same_time(path: Path, change: Callable[[Path], object]) -> None:
+    """Change a file and say that it was not."""
+    before = path.stat()
+    change(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -68,8 +75,9 @@ def grow(path: Path) -> None:
         lambda path: os.truncate(path, 0),
         lambda path: os.truncate(path, 1 << 40),  # as one that grows without end: no more is read than was there
         lambda path: path.write_bytes(path.read_bytes()[::-1]),
+        lambda path: at_the_same_time(path, grow),
     ],
-    ids=["grows", "shrinks", "empties", "grows-without-end", "is-rewritten"],
+    ids=["grows", "shrinks", "empties", "grows-without-end", "is-rewritten", "grows-at-the-same-time"],
 )
 def test_a_picture_that_changes_while_it_is_read(
     photo: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object]
@@ -116,6 +124,18 @@ def test_a_video_is_hashed_and_its_frames_are_in_order(tmp_path: Path) -> None:
     assert not any(each.failure for each in loaded)
 
 
+def test_times_are_to_the_millisecond(photo: Path) -> None:
+    third = Shot(7, 1 / 3, np.zeros((1, 1, 3), np.uint8))
+    (loaded,) = load_video(str(photo), EACH, lambda source, sampling: iter([third]))
+    assert (loaded.frame.index, loaded.frame.time_s) == (7, 0.333)
+
+
+def replaced(path: Path) -> None:
+    data = path.read_bytes()
+    path.rename(path.with_suffix(".old"))
+    path.write_bytes(data)
+
+
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
@@ -123,8 +143,9 @@ def test_a_video_is_hashed_and_its_frames_are_in_order(tmp_path: Path) -> None:
         (Path.unlink, "unreadable"),
         (lambda path: (path.unlink(), path.write_bytes(film())), "changed"),
         (lambda path: os.utime(path, ns=(1, 1)), "changed"),
+        (lambda path: at_the_same_time(path, replaced), "changed"),
     ],
-    ids=["grows", "vanishes", "is-replaced", "is-touched"],
+    ids=["grows", "vanishes", "is-replaced", "is-touched", "is-replaced-at-the-same-time"],
 )
 def test_a_video_that_changes_between_hash_and_last_frame(
     tmp_path: Path, change: Callable[[Path], object], kind: str
@@ -149,6 +170,15 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
         assert failure(load_picture(str(source), None)) == ("unreadable", "not a regular file")
         (loaded,) = load_video(str(source), EACH)
         assert failure(loaded) == ("unreadable", "not a regular file")
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = os.stat(photo)
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(loading.os, "stat", lambda _: status)  # as it was a moment ago
+    assert failure(load_picture(str(tmp_path / "pipe"), None)) == ("unreadable", "not a regular file")
 
 
 def test_sources_are_opened_for_reading_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

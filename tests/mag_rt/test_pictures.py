@@ -181,6 +181,14 @@ def test_a_file_that_claims_more_than_the_limit_is_refused_unread(monkeypatch: p
     assert decode(data, max(SCENE.shape) // 2).size == SCENE.shape[:2]  # few enough when decoded at a half
 
 
+def test_a_side_longer_than_the_decoder_takes_is_too_large() -> None:
+    line = bytearray(encoded(np.zeros((1, 8), np.uint8), ".bmp"))
+    line[18:22] = ((1 << 20) + 1).to_bytes(4, "little")
+    with pytest.raises(PictureError, match="more pixels than can be decoded") as refused:
+        decode(bytes(line))
+    assert refused.value.kind == "too-large"
+
+
 def test_a_grey_corner_is_no_damage() -> None:
     """Where a JPEG's data ends too early, the rest is of this very grey; it may as well be the picture's own."""
     for picture in (np.full((40, 56, 3), 128, np.uint8), np.full((8, 8), 128, np.uint8)):

@@ -5,10 +5,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from mag_rt.backends.choice import Choice
 from mag_rt.bundle import Bundle
 from mag_rt.findings import Reading, evidence
 from mag_rt.pictures import as_grey
-from mag_rt.reading import HostReader, tiling
+from mag_rt.reading import HostReader, open_reader, tiling
 
 
 class Patterned:
@@ -27,7 +28,7 @@ class Patterned:
         self.shapes.append(images.shape)
         annotation = np.zeros((1, 12, *images.shape[2:]), np.float32)
         annotation[:, 0] = (images[:, 0] + 1) / 2
-        annotation[:, 9] = images[:, 1] > 0
+        annotation[:, 9] = 0.497 + 0.005 * (images[:, 1] > 0)  # just likely, or just not
         if self.frame:
             inner = np.zeros(images.shape[2:], bool)
             inner[self.frame : -self.frame, self.frame : -self.frame] = True
@@ -81,7 +82,33 @@ def test_seams_do_not_show_where_a_tile_errs_at_its_border(red_bundle: Bundle) -
     assert not reading.mask[16:-16, 16:-16].any() and reading.mask[:16].all()
 
 
+@pytest.mark.parametrize(("side", "largest"), [(250, 224), (20, 32)])
+def test_tiles_are_as_the_network_takes_them_and_nothing_is_made_up_between_them(
+    red_bundle: Bundle, side: int, largest: int
+) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (448, 448, 3), dtype=np.uint8)
+    backend = Patterned()
+    reading = read(backend, red_bundle, picture, side)
+    assert np.abs(reading.mask.astype(int) - picture[..., 2]).max() <= 1
+    assert {shape[2:] for shape in backend.shapes} == {(largest, largest)}
+
+
 def test_a_small_picture_needs_no_tiles(red_bundle: Bundle) -> None:
     backend = Patterned()
     read(backend, red_bundle, np.zeros((256, 200, 3), np.uint8))
     assert backend.shapes == [(1, 3, 256, 224)]
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(2, 2), (64, 4), (None, 1)])
+def test_no_more_pictures_are_read_at_the_same_time_than_memory_is_for(
+    red_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, cores: int | None, threads: int
+) -> None:
+    asked = []
+
+    def choose(bundle: Bundle, backend: str, precision: str, calls: int) -> Choice:
+        asked.append(calls)
+        return Choice(Patterned(), "")
+
+    monkeypatch.setattr("mag_rt.reading.choose", choose)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert open_reader(red_bundle, 256, False, "onnxruntime").threads == threads and asked == [threads]

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -123,7 +124,10 @@ def test_what_is_new_is_added(inbox: Path, red_model: Path, tmp_path: Path) -> N
     magrt(*arguments)
     before = (tmp_path / "out" / "findings.jsonl").read_bytes()
     save(inbox / "000-new.png", grey_with_red_box(40, 40))
-    magrt(*arguments)
+    said = magrt(*arguments).stdout
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["timings"]["pictures"] == 1
+    seconds, speed = map(float, re.search(r"61 of them before in (\S+) s \((\S+) pictures/s\)", said).groups())  # type: ignore[union-attr]
+    assert seconds * speed < 2  # of this time's one picture
     after = (tmp_path / "out" / "findings.jsonl").read_bytes()
     assert after.startswith(before) and after[len(before) :].count(b"\n") == 1 and b"000-new" in after[len(before) :]
 

@@ -72,9 +72,12 @@ def test_every_line_of_a_scan_is_as_promised(scanned) -> None:
 
 
 def test_the_facts_of_a_run_are_as_promised(scanned) -> None:
-    _, run = scanned
+    lines, run = scanned
     RUN.validate(run)
     assert len(run["segments"]) == 1
+    timings = run["timings"]
+    assert timings["pictures"] == len(lines) and timings["scanning_seconds"] < timings["seconds"]
+    assert timings["pictures_per_second"] == pytest.approx(len(lines) / timings["scanning_seconds"], rel=0.01)
 
 
 def refuses(schema: Draft202012Validator, change: Callable[[Any], None], document: Any) -> None:

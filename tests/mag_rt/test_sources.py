@@ -30,6 +30,7 @@ def test_a_folder_is_walked_by_name(inbox: Path) -> None:
 
 def test_results_are_no_sources(inbox: Path) -> None:
     assert "e.png" not in names(find([inbox], exclude=inbox / "out"))
+    assert "e.png" in names(find([inbox], exclude=inbox / "ou"))  # beside it, though its name begins alike
 
 
 def test_results_of_a_scan_before_are_no_sources(inbox: Path) -> None:
@@ -39,6 +40,8 @@ def test_results_of_a_scan_before_are_no_sources(inbox: Path) -> None:
     for folder in (inbox, inbox / "out", str(inbox / "*")):
         assert names(find([folder], exclude=inbox / "second"))[-1] == "mine.jpg"
     assert names(find([inbox / "out" / "masks"])) == ["e.png"]  # who names them wants them
+    (inbox / "out" / "findings.jsonl").unlink()  # no results any more
+    assert names(find([inbox / "out"])) == ["mine.jpg", "e.png", "e.jpg", "e.jpg"]
 
 
 def test_photos_in_the_folder_where_results_are_to_go(inbox: Path) -> None:
@@ -102,6 +105,12 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(inbox: Path, monkeypa
     assert names(frames) == ["a.PNG", "b.jpg", "c.tiff", "deeper", "e.png"]
     loaded = load_picture(str(frames[3].source), None)
     assert loaded.failure == Failure("unreadable", "Permission denied")
+
+
+def test_a_link_that_leads_nowhere_is_taken_so_that_a_line_says_so(tmp_path: Path) -> None:
+    (tmp_path / "link.jpg").symlink_to("gone.jpg")
+    for source in (tmp_path, tmp_path / "link.jpg"):
+        assert names(find([source])) == ["link.jpg"]
 
 
 def test_folders_as_deep_as_the_system_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,6 +207,7 @@ def test_the_command_line_scans_a_video_among_pictures(tmp_path: Path, red_model
     assert len({line["mask"] for line in found}) == 9
     (segment,) = json.loads((tmp_path / "out" / "run.json").read_text())["segments"]
     assert (segment["source"], segment["from_s"], segment["to_s"]) == ("../in/film.mkv", 1.0, 3.0)
+    assert segment["peak_score"] == max(line["score"] for line in found)
 
 
 def test_every_and_fps_together_are_refused(tmp_path: Path) -> None:
