@@ -79,7 +79,7 @@ def scan(folder: Path, out: Path, network: Network, bundle: bundles.Bundle) -> N
             cv2.polylines(overlay, outlines, True, (255, 255, 255), thickness, cv2.LINE_AA)
             for number, outline in enumerate(outlines, 1):
                 cv2.putText(overlay, str(number), outline[0].tolist(), FONT, max(height, width) / 2400, (255, 255, 255))
-            value = score(reading.evidence, bundle.calibration)
+            value = score(reading.evidence, reading.pixels, bundle.calibration)
             called = verdict(value, bundle.calibration)
             strip = np.zeros((max(8, width // 25), width, 3), np.uint8)
             strip[2:-2, : width // 5] = cv2.applyColorMap(

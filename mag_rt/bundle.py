@@ -20,7 +20,9 @@ from typing import Any
 from mag_rt.errors import BundleError
 from mag_rt.pictures import Normalisation
 
-FORMAT = 1
+FORMAT = 2
+NEW_IN_FORMAT_2 = {"growth": 0.0, "least_pixels": 1, "most_pixels": 1}
+"""What older bundles leave out of their calibration."""
 MANIFEST = "bundle.json"
 NETWORKS = {"float32": "annotator.onnx", "float16": "annotator.fp16.onnx", "int8": "annotator.int8.onnx"}
 """The file of the network in each precision; the float32 reference is there always, the others may be."""
@@ -37,14 +39,20 @@ CLASS_NAMES = ("person", "car", "truck", "van", "bus", "building", "cat", "dog",
 class Calibration:
     """From a mask's evidence to the probability that the picture holds a splice, and the two thresholds on it.
 
-    score = 1 / (1 + exp(-(slope * evidence + intercept))); up to `authentic` the verdict is authentic, from `spliced`
-    on it is spliced, between them inconclusive.
+    score = 1 / (1 + exp(-(slope * (evidence - growth * ln(pixels)) + intercept))); up to `authentic` the verdict is
+    authentic, from `spliced` on it is spliced, between them inconclusive.
     """
 
     slope: float
     intercept: float
     authentic: float
     spliced: float
+    growth: float = 0.0
+    """What the evidence of false alarms gains where the network sees e times as many pixels: the more there is of a
+    picture, the more there is to mistake."""
+    least_pixels: int = 1
+    most_pixels: int = 1
+    """Of the smallest and the largest picture that this was measured on: smaller and larger ones count as these."""
 
 
 @dataclass(frozen=True)
@@ -204,9 +212,10 @@ def _parse(path: Path, read: Callable[[str], bytes]) -> Bundle:
             for precision, name in NETWORKS.items()
             if precision == "float32" or name in listed
         }
-        image, calibration = manifest["input"], manifest["calibration"]
+        image, calibration = manifest["input"], {**NEW_IN_FORMAT_2, **manifest["calibration"]}
         multiple = _whole(image, "multiple", 1, 1024)
         authentic = _number(calibration, "authentic", 0, 1)
+        most_pixels = _whole(calibration, "most_pixels", 1, 1 << 40)
         return Bundle(
             annotator=_name(manifest, "annotator"),
             multiple=multiple,
@@ -215,10 +224,13 @@ def _parse(path: Path, read: Callable[[str], bytes]) -> Bundle:
             classes=_classes(manifest),
             mask_threshold=_number(manifest, "mask_threshold", 0, 1),
             calibration=Calibration(
-                slope=_number(calibration, "slope", -50, 50),  # more than any, and the exponential is finite
+                slope=_number(calibration, "slope", -50, 50),
                 intercept=_number(calibration, "intercept", -300, 300),
                 authentic=authentic,
                 spliced=_number(calibration, "spliced", authentic, 1),
+                growth=_number(calibration, "growth", 0, 50),
+                least_pixels=_whole(calibration, "least_pixels", 1, most_pixels),
+                most_pixels=most_pixels,
             ),
             training=dict(manifest["training"]),
             weights_licence=_text(manifest, "weights_licence"),

@@ -163,6 +163,8 @@ class Reading:
     """What an annotation says of one picture, before calibration."""
 
     evidence: float
+    pixels: int
+    """That the network saw of the picture: all, unless it was shrunk."""
     regions: list[Region]
     objects: list[SeenObject]
     mask: NDArray[np.uint8]
@@ -175,10 +177,12 @@ def read(mask: NDArray[np.uint8], counts: Counts, threshold: float, names: tuple
     `threshold`: the probability from which a pixel belongs to a region. `names`: of the classes.
     """
     found = counts.suspicious >= SMALLEST_REGION * mask.size  # fewer pixels make no region
+    pixels = int(counts.levels.sum())
     return Reading(
         evidence(counts.levels),
+        pixels,
         regions(mask, grey_level(threshold), counts.box) if found else [],
-        objects(counts.likely / counts.levels.sum(), names),
+        objects(counts.likely / pixels, names),
         mask,
     )
 
@@ -217,9 +221,11 @@ def evidence(levels: NDArray[np.integer[Any]]) -> float:
     return math.log(mean / (1 - mean))
 
 
-def score(evidence: float, calibration: Calibration) -> float:
-    """The calibrated probability, in [0, 1], that the picture holds a splice."""
-    return 1 / (1 + math.exp(-(calibration.slope * evidence + calibration.intercept)))
+def score(evidence: float, pixels: int, calibration: Calibration) -> float:
+    """The calibrated probability, in [0, 1], that a picture holds a splice of which the network saw so many pixels."""
+    counted = min(max(pixels, calibration.least_pixels), calibration.most_pixels)
+    odds = calibration.slope * (evidence - calibration.growth * math.log(counted)) + calibration.intercept
+    return (1 + math.tanh(odds / 2)) / 2  # the logistic function, finite whatever a bundle says
 
 
 def verdict(score: float, calibration: Calibration) -> Verdict:

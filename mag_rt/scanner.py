@@ -159,7 +159,7 @@ class Scanner:
     def _finding(self, loaded: Loaded, decoded: Decoded, reading: Reading | Failure) -> Finding:
         if isinstance(reading, Failure):
             return _failed(replace(loaded, failure=reading))
-        value = score(reading.evidence, self.calibration)
+        value = score(reading.evidence, reading.pixels, self.calibration)
         return Finding(
             loaded.frame.source,
             loaded.frame.index,

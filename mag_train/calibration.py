@@ -1,9 +1,8 @@
 """What makes probabilities of a network's answers: how soft its mask is, and the logistic that gives the score."""
 
-import math
 import tempfile
 from collections.abc import Collection, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ from rich.console import Console
 from mag_rt import Scanner, bundle
 from mag_rt.bundle import Bundle, Calibration
 from mag_rt.errors import PictureError, SourceError
-from mag_rt.findings import score, verdict
+from mag_rt.findings import Reading, score, verdict
 from mag_rt.parity import Annotate
 from mag_rt.pictures import pad, shrink
 from mag_train.checkpoint import RunError
-from mag_train.data.history import Image
+from mag_train.data.history import BLOCK, Image
 from mag_train.data.opening import authentic_photos
 from mag_train.data.photos import Photo, Reader
 from mag_train.data.synthesis import Picture, authentic, spliced
@@ -39,11 +38,38 @@ PIXELS = 4096
 SOFTEST = 0.25
 """The least that the logits of a mask are multiplied by: what a network hardly trained says is not made nothing of."""
 
-Evidence = dict[str, NDArray[np.float64]]
-"""Of each photo: `authentic`, as it is; `published`, after all that happens to a splice but the paste; `spliced`.
+SIDES = (0.95, 0.7, 0.5, 0.35)
+"""Of a photo's: the sides of the pictures that are made of it for the score, which has to hold for all sizes."""
+MADE_OF = 0.75
+"""The same for the mask. All are below 1, so that making a splice need not enlarge the photo."""
 
-With one of the first two alone the score would partly tell what was scaled and saved from what was not.
-"""
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a network says of N pictures of each kind, each three alike in size and photo.
+
+    `authentic`: cut out of the photo as it is; `published`: after all that happens to a splice but the paste. With one
+    of the two alone the score would partly tell what was scaled and saved from what was not.
+    """
+
+    photos: NDArray[np.int64]
+    pixels: NDArray[np.int64]
+    kinds: dict[str, NDArray[np.float64]]
+    """authentic, published, spliced."""
+
+    def half(self, which: int) -> "Evidence":
+        """Of every other photo: 0 or 1."""
+        chosen = np.unique(self.photos, return_inverse=True)[1] % 2 == which
+        kinds = {kind: of_kind[chosen] for kind, of_kind in self.kinds.items()}
+        return Evidence(self.photos[chosen], self.pixels[chosen], kinds)
+
+    def scores(self, calibration: Calibration) -> dict[str, list[float]]:
+        """By kind."""
+        return {
+            kind: [score(value, int(pixels), calibration) for value, pixels in zip(of_kind, self.pixels, strict=True)]
+            for kind, of_kind in self.kinds.items()
+        }
+
 
 console = Console(stderr=True, emoji=False)
 
@@ -82,7 +108,7 @@ def mask_slope(annotate: Annotate, given: Bundle, photos: list[Photo]) -> float:
     """
     rng = np.random.default_rng(SEED)
     logits, truths = [], []
-    for *_, picture in _splices(photos):
+    for *_, picture in _splices(photos, MADE_OF):
         image = shrink(picture.image, given.max_side)
         height, width = image.shape[:2]
         mask = annotate(given.normalisation([pad(image, given.multiple)]))[0, 0, :height, :width].astype(np.float64)
@@ -104,10 +130,10 @@ def calibrate(draft: Bundle, photos: list[Photo]) -> tuple[Calibration, dict[str
     spliced.
     """
     evidence = _evidence(draft, photos)
-    count = len(evidence["spliced"])
+    count = len(np.unique(evidence.photos))
     if count == 1:
         return _fitted(evidence), {}
-    halves = [{kind: of_kind[start::2] for kind, of_kind in evidence.items()} for start in (0, 1)]
+    halves = [evidence.half(which) for which in (0, 1)]
     rates = [_rates(_fitted(fit), check) for fit, check in (halves, halves[::-1])]
     checked = {name: round(float(np.mean([each[name] for each in rates])), 4) for name in rates[0]}
     return _fitted(evidence), {"calibration_check": {"photos": count, **checked}}
@@ -115,59 +141,88 @@ def calibrate(draft: Bundle, photos: list[Photo]) -> tuple[Calibration, dict[str
 
 def _fitted(evidence: Evidence) -> Calibration:
     """The logistic of the evidence on authentic and on spliced pictures, and its two thresholds."""
-    on_spliced = np.tile(evidence["spliced"], 2)  # as many as there are authentic pictures of both kinds
-    x = np.concatenate([evidence["authentic"], evidence["published"], on_spliced])
+    logs, kinds = np.log(evidence.pixels), evidence.kinds
+    growth = false_alarm_growth(np.concatenate([kinds["authentic"], kinds["published"]]), np.tile(logs, 2))
+    on_spliced = np.tile(kinds["spliced"], 2)  # as many as there are authentic pictures of both kinds
+    x = np.concatenate([kinds["authentic"], kinds["published"], on_spliced]) - growth * np.tile(logs, 4)
     slope, intercept = fit_logistic(x, np.repeat([0.0, 1.0], len(on_spliced)))
-    line = Calibration(slope, intercept, authentic=0.0, spliced=1.0)
+    least, most = int(evidence.pixels.min()), int(evidence.pixels.max())
+    line = Calibration(slope, intercept, 0.0, 1.0, growth, least, most)
+    scores = evidence.scores(line)
+    spliced_from = max(float(np.quantile(scores[kind], 1 - FALSE_ALARMS)) for kind in ("authentic", "published"))
+    missed = float(np.quantile(scores["spliced"], MISSED_SPLICES))
+    return replace(line, authentic=min(spliced_from, missed), spliced=spliced_from)
 
-    def reached(kind: str, share: float) -> float:
-        return float(np.quantile([score(value, line) for value in evidence[kind]], share))
 
-    spliced_from = max(reached(kind, 1 - FALSE_ALARMS) for kind in ("authentic", "published"))
-    return replace(line, authentic=min(spliced_from, reached("spliced", MISSED_SPLICES)), spliced=spliced_from)
+def false_alarm_growth(evidence: NDArray[np.float64], logs: NDArray[np.float64]) -> float:
+    """How fast the evidence that `FALSE_ALARMS` of authentic pictures reach grows with the logarithm of their pixels.
+
+    Of N pictures each: the slope, from 0 to 2, of their quantile regression (Koenker and Bassett 1978). Without it the
+    tool would find small splices in small pictures never, and in large ones what is not there too often.
+    """
+
+    def loss(growth: float) -> float:
+        rest = evidence - growth * logs
+        over = rest - np.quantile(rest, 1 - FALSE_ALARMS)
+        return float(np.maximum((1 - FALSE_ALARMS) * over, -FALSE_ALARMS * over).mean())
+
+    return float(min(np.linspace(0, 2, 81), key=loss))
 
 
 def _rates(fitted: Calibration, evidence: Evidence) -> dict[str, float]:
     """How often pictures of each kind get either verdict."""
     rates: dict[str, float] = {}
-    for kind, of_kind in evidence.items():
-        verdicts = [verdict(score(value, fitted), fitted) for value in of_kind]
+    for kind, scores in evidence.scores(fitted).items():
+        verdicts = [verdict(value, fitted) for value in scores]
         rates |= {f"{kind}_called_{said}": verdicts.count(said) / len(verdicts) for said in ("spliced", "authentic")}
     return rates
 
 
 def _evidence(draft: Bundle, photos: list[Photo]) -> Evidence:
+    """What a bundle says of pictures made of the photos, in all `SIDES`. Raises RunError when there are none."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        bundle.save(replace(draft, calibration=UNCALIBRATED), Path(folder))
+        bundle.save(draft, Path(folder))
         with Scanner(folder) as scanner:
-            for number, image, labels, pasted in _splices(photos):
-                rng = np.random.default_rng([SEED, 4, number])
-                published = authentic(image, labels, pasted.mask.shape, rng).image
-                rows.append([_evidence_in(scanner, each) for each in (image, published, pasted.image)])
+            for number, pictures in (each for side in SIDES for each in _alike(photos, side)):
+                readings = [_reading(scanner, picture) for picture in pictures]
+                rows.append((number, readings[0].pixels, *(reading.evidence for reading in readings)))
     if not rows:
         raise RunError(TOO_SMALL)
-    return dict(zip(("authentic", "published", "spliced"), np.array(rows).T, strict=True))
+    numbers, pixels, *kinds = zip(*rows, strict=True)
+    by_kind = dict(zip(("authentic", "published", "spliced"), map(np.array, kinds), strict=True))
+    return Evidence(np.array(numbers), np.array(pixels), by_kind)
 
 
-def _splices(photos: list[Photo]) -> Iterator[tuple[int, Image, Image, Picture]]:
-    """Each photo's number, image and labels, and a splice made of it; photos are left out of which there is none."""
+def _reading(scanner: Scanner, picture: Image) -> Reading:
+    (reading,) = scanner.reader([picture], [(picture.shape[0], picture.shape[1])])
+    assert isinstance(reading, Reading)
+    return reading
+
+
+def _alike(photos: list[Photo], side: float) -> Iterator[tuple[int, list[Image]]]:
+    """Each photo's number and three pictures of one size: cut out of it along its blocks, published, spliced."""
+    for number, image, labels, pasted in _splices(photos, side):
+        rng, size = np.random.default_rng([SEED, 4, number]), pasted.mask.shape
+        published = authentic(image, labels, size, rng)
+        top, left = (
+            BLOCK * int(rng.integers((whole - part) // BLOCK + 1))
+            for whole, part in zip(image.shape, size, strict=False)
+        )
+        yield number, [image[top : top + size[0], left : left + size[1]], published.image, pasted.image]
+
+
+def _splices(photos: list[Photo], side: float) -> Iterator[tuple[int, Image, Image, Picture]]:
+    """Each photo's number, image and labels, and a splice with `side` of its sides; those without are left out."""
     reader = Reader(photos)
     for number in range(len(photos)):
         image, labels = reader.read(number)
-        # Three quarters of the photo, so that making the splice need not enlarge it.
-        size = (image.shape[0] * 3 // 4, image.shape[1] * 3 // 4)
+        size = (int(image.shape[0] * side), int(image.shape[1] * side))
         rng = np.random.default_rng([SEED, 3, number])
         draws = (spliced(image, labels, reader.draw, size, rng) for _ in range(DRAWS))
         pasted = next((picture for picture in draws if picture.mask.any()), None)
         if pasted is not None:
             yield number, image, labels, pasted
-
-
-def _evidence_in(scanner: Scanner, image: Image) -> float:
-    value = scanner.scan_image(image).score
-    assert value is not None
-    return math.log(value / (1 - value))  # an uncalibrated score is the sigmoid of the evidence
 
 
 def fit_logistic(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:

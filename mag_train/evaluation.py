@@ -223,7 +223,7 @@ def _judged(model: Model, plane: Map, size: tuple[int, int]) -> Answer:
     if model.calibration is None:
         return Answer(map_back(plane, size))
     # As in the scanner: the score comes from the map as the network made it.
-    value = score(evidence(levels(as_grey(plane))), model.calibration)
+    value = score(evidence(levels(as_grey(plane))), plane.size, model.calibration)
     return Answer(map_back(plane, size), value, verdict(value, model.calibration) == "spliced")
 
 

@@ -84,8 +84,27 @@ def test_what_is_saved_takes_the_place_of_the_bundle_before_and_half_of_it_is_no
 
 
 def test_a_newer_format_is_refused(red_model: Path) -> None:
-    edit(red_model, lambda manifest: manifest.update(format=2))
+    edit(red_model, lambda manifest: manifest.update(format=bundle.FORMAT + 1))
     with pytest.raises(BundleError, match="newer"):
+        bundle.load(red_model)
+
+
+def test_an_older_format_is_read(red_model: Path) -> None:
+    """Format 1 did not ask how large a picture is."""
+
+    def as_format_1(manifest: dict[str, Any]) -> None:
+        manifest["format"] = 1
+        for key in ("growth", "least_pixels", "most_pixels"):
+            del manifest["calibration"][key]
+
+    as_it_was = bundle.load(red_model)
+    edit(red_model, as_format_1)
+    assert bundle.load(red_model) == as_it_was and as_it_was.calibration.growth == 0
+
+
+def test_sizes_that_contradict_each_other_are_refused(red_model: Path) -> None:
+    edit(red_model, lambda manifest: manifest["calibration"].update(least_pixels=10, most_pixels=9))
+    with pytest.raises(BundleError, match="least_pixels is not a number from 1 to 9"):
         bundle.load(red_model)
 
 

@@ -1,6 +1,7 @@
 """From maps to statements: numbers worked out by hand."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,26 @@ def test_evidence_stays_finite_and_a_single_pixel_has_one() -> None:
 
 
 def test_score_and_verdict() -> None:
-    assert score(0.0, CALIBRATION) == 0.5
-    assert score(math.log(3), CALIBRATION) == pytest.approx(0.75)
+    assert score(0.0, 1, CALIBRATION) == 0.5
+    assert score(math.log(3), 1, CALIBRATION) == pytest.approx(0.75)
     verdicts = [verdict(value, CALIBRATION) for value in (0.0, 0.3, 0.31, 0.69, 0.7, 1.0)]
     assert verdicts == ["authentic", "authentic", "inconclusive", "inconclusive", "spliced", "spliced"]
+
+
+def test_the_larger_a_picture_the_more_evidence_the_same_score_takes() -> None:
+    """Within the sizes that the calibration knows: beyond them nobody has measured."""
+    sized = replace(CALIBRATION, growth=0.5, least_pixels=100, most_pixels=10_000)
+    base = score(0.5 * math.log(1_000), 1_000, sized)
+    assert base == 0.5
+    assert score(0.5 * math.log(2_000), 2_000, sized) == pytest.approx(base)
+    assert score(1.0, 50, sized) == score(1.0, 100, sized) > score(1.0, 101, sized)
+    assert score(1.0, 20_000, sized) == score(1.0, 10_000, sized) < score(1.0, 9_999, sized)
+
+
+def test_a_score_is_a_number_whatever_a_bundle_says() -> None:
+    wild = replace(CALIBRATION, slope=-50.0, intercept=300.0, growth=50.0, most_pixels=1 << 40)
+    assert [score(value, 1 << 50, wild) for value in (-6.2, 6.2)] == [1.0, 1.0]
+    assert score(6.2, 1 << 50, replace(wild, slope=50.0)) == 0.0
 
 
 def found(probability: np.ndarray) -> list[Region]:

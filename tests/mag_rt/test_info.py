@@ -74,7 +74,7 @@ def test_machines_get_the_same_in_json(model: Path, red_bundle: Bundle) -> None:
         "calibration", "training", "weights_licence", "networks", "limits",
     ]  # fmt: skip
     assert facts["training"] == FACTS and facts["weights_licence"] == "for [research] only"
-    assert (facts["bundle"], facts["ships"], facts["format"]) == (str(model), False, 1)
+    assert (facts["bundle"], facts["ships"], facts["format"]) == (str(model), False, 2)
     (network,) = facts["networks"]
     assert (network["precision"], network["file"]) == ("float32", "annotator.onnx")
     assert (network["bytes"], network["sha256"]) == (len(red_bundle.network), red_bundle.sha256)
