@@ -52,7 +52,7 @@ class Calibration:
     picture, the more there is to mistake."""
     least_pixels: int = 1
     most_pixels: int = 1
-    """Of the smallest and the largest picture that this was measured on: smaller and larger ones count as these."""
+    """Smaller and larger pictures count as these."""
 
 
 @dataclass(frozen=True)

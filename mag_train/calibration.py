@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,23 +132,26 @@ def calibrate(draft: Bundle, photos: list[Photo]) -> tuple[Calibration, dict[str
     """
     evidence = _evidence(draft, photos)
     count = len(np.unique(evidence.photos))
+    fitted = partial(_fitted, most_pixels=draft.max_side**2)
     if count == 1:
-        return _fitted(evidence), {}
+        return fitted(evidence), {}
     halves = [evidence.half(which) for which in (0, 1)]
-    rates = [_rates(_fitted(fit), check) for fit, check in (halves, halves[::-1])]
+    rates = [_rates(fitted(fit), check) for fit, check in (halves, halves[::-1])]
     checked = {name: round(float(np.mean([each[name] for each in rates])), 4) for name in rates[0]}
-    return _fitted(evidence), {"calibration_check": {"photos": count, **checked}}
+    return fitted(evidence), {"calibration_check": {"photos": count, **checked}}
 
 
-def _fitted(evidence: Evidence) -> Calibration:
-    """The logistic of the evidence on authentic and on spliced pictures, and its two thresholds."""
+def _fitted(evidence: Evidence, most_pixels: int) -> Calibration:
+    """The logistic of the evidence on authentic and on spliced pictures, and its two thresholds.
+
+    What the evidence of false alarms gains with the size is taken to go on up to `most_pixels`: as many as a scan sees.
+    """
     logs, kinds = np.log(evidence.pixels), evidence.kinds
     growth = false_alarm_growth(np.concatenate([kinds["authentic"], kinds["published"]]), np.tile(logs, 2))
     on_spliced = np.tile(kinds["spliced"], 2)  # as many as there are authentic pictures of both kinds
     x = np.concatenate([kinds["authentic"], kinds["published"], on_spliced]) - growth * np.tile(logs, 4)
     slope, intercept = fit_logistic(x, np.repeat([0.0, 1.0], len(on_spliced)))
-    least, most = int(evidence.pixels.min()), int(evidence.pixels.max())
-    line = Calibration(slope, intercept, 0.0, 1.0, growth, least, most)
+    line = Calibration(slope, intercept, 0.0, 1.0, growth, int(evidence.pixels.min()), most_pixels)
     scores = evidence.scores(line)
     spliced_from = max(float(np.quantile(scores[kind], 1 - FALSE_ALARMS)) for kind in ("authentic", "published"))
     missed = float(np.quantile(scores["spliced"], MISSED_SPLICES))

@@ -143,7 +143,7 @@ def test_of_either_kind_of_authentic_pictures_at_most_three_in_a_hundred_are_cal
         kind: rng.normal(mean, 1, 1000) for kind, mean in (("authentic", -2), ("published", -2), ("spliced", 2))
     }
     evidence[louder] += 1.5
-    fitted = calibration._fitted(alike(evidence))
+    fitted = calibration._fitted(alike(evidence), 1 << 20)
     called = {
         kind: np.mean([score(value, 1000, fitted) >= fitted.spliced for value in evidence[kind]]) for kind in evidence
     }
@@ -157,7 +157,7 @@ def test_of_either_kind_of_authentic_pictures_at_most_three_in_a_hundred_are_cal
 
 def test_no_picture_is_both_spliced_and_authentic_however_well_they_are_told_apart() -> None:
     kinds = {"authentic": np.full(9, -5.0), "published": np.full(9, -4.0), "spliced": np.ones(9)}
-    fitted = calibration._fitted(alike(kinds))
+    fitted = calibration._fitted(alike(kinds), 1 << 20)
     assert fitted.authentic == fitted.spliced == pytest.approx(score(-4.0, 1000, fitted))
 
 
@@ -169,9 +169,9 @@ def test_false_alarms_are_as_many_in_small_pictures_as_in_large_ones() -> None:
         kind: rng.normal(mean, 1, 4000) + 0.6 * np.log(pixels / 100_000)
         for kind, mean in (("authentic", -2), ("published", -2), ("spliced", 2))
     }
-    fitted = calibration._fitted(alike(kinds, pixels))
+    fitted = calibration._fitted(alike(kinds, pixels), 1 << 20)
     assert fitted.growth == pytest.approx(0.6, abs=0.1)
-    assert (fitted.least_pixels, fitted.most_pixels) == (20_000, 540_000)
+    assert (fitted.least_pixels, fitted.most_pixels) == (20_000, 1 << 20)
     for size in np.unique(pixels):
         of_size = kinds["authentic"][pixels == size]
         called = np.mean([score(value, size, fitted) >= fitted.spliced for value in of_size])
