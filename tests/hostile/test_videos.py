@@ -87,20 +87,20 @@ class Claiming:
 
 
 @pytest.mark.parametrize(
-    ("properties", "kind"),
+    ("properties", "kind", "message"),
     [
-        ({"FRAME_WIDTH": 30_000, "FRAME_HEIGHT": 30_000}, "too-large"),
-        ({"POS_MSEC": math.nan}, "truncated"),
-        ({"POS_MSEC": math.inf}, "truncated"),
-        ({"POS_MSEC": 0}, "truncated"),  # its first frame cannot be decoded
+        ({"FRAME_WIDTH": 30_000, "FRAME_HEIGHT": 30_000}, "too-large", "more than 150 megapixels"),
+        ({"POS_MSEC": math.nan}, "truncated", "frame 0 has no time"),
+        ({"POS_MSEC": math.inf}, "truncated", "frame 0 has no time"),
+        ({"POS_MSEC": 0}, "truncated", "a frame cannot be decoded"),
     ],
 )
 def test_claims_that_cannot_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, properties: dict[str, float], kind: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, properties: dict[str, float], kind: str, message: str
 ) -> None:
     (tmp_path / "film.avi").write_bytes(film())
     monkeypatch.setattr(video.cv2, "VideoCapture", lambda *_: Claiming(**properties))
-    with pytest.raises(PictureError) as refused:
+    with pytest.raises(PictureError, match=message) as refused:
         list(shots(str(tmp_path / "film.avi"), EACH))
     assert refused.value.kind == kind
 
@@ -116,6 +116,24 @@ class Varying(Claiming):
 
     def retrieve(self) -> tuple[bool, np.ndarray]:
         return True, np.zeros((4, 4, 3), np.uint8)
+
+
+class Undecodable(Varying):
+    def retrieve(self) -> tuple[bool, None]:
+        return False, None
+
+
+@pytest.mark.parametrize(("kind", "frames"), [(Undecodable, 20), (Varying, 0)])
+def test_a_video_without_a_frame_that_can_be_shown_has_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Varying], frames: int
+) -> None:
+    (tmp_path / "film.avi").write_bytes(film())
+    nothing = kind(FRAME_COUNT=frames, FPS=25)
+    nothing.left = frames
+    monkeypatch.setattr(video.cv2, "VideoCapture", lambda *_: nothing)
+    with pytest.raises(PictureError, match=f"the video ends after 0 of {frames} frames") as refused:
+        list(shots(str(tmp_path / "film.avi"), EACH))
+    assert refused.value.kind == "truncated"
 
 
 @pytest.mark.parametrize(("promised_s", "complete"), [(61, True), (100, False)])

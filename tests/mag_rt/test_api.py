@@ -133,6 +133,8 @@ def test_errors_are_exact_and_a_line_each(red_model: Path, tmp_path: Path) -> No
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="max_side must be positive, not 0"):
         Scanner(red_model, max_side=0)
+    with pytest.raises(ValueError, match=r"threshold must be between 0 and 1, not 1\.5"):
+        Scanner(red_model, threshold=1.5)
 
 
 def test_a_source_that_does_not_exist_is_said_when_scan_is_called_and_not_later(scanner: Scanner) -> None:

@@ -195,6 +195,22 @@ def test_a_missing_openvino_is_one_line(small: Bundle, monkeypatch: pytest.Monke
         OpenVINOBackend(small)
 
 
+def test_an_openvino_that_is_broken_says_what_of(
+    small: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "openvino.py").write_text("raise ImportError('libtbb.so.12: cannot open shared object file')")
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BackendError, match=r"openvino cannot be loaded: libtbb\.so\.12: cannot open"):
+        OpenVINOBackend(small)
+
+
+def test_a_program_may_report_its_own_use_of_openvino(small: Bundle) -> None:
+    """Only where it is imported here does it not find the package that does so."""
+    OpenVINOBackend(small)
+    assert "openvino_telemetry" not in sys.modules
+
+
 def test_the_choice_says_why(small: Bundle) -> None:
     fast = choose(small)
     assert (fast.backend.name, fast.backend.precision) == ("openvino", "int8")

@@ -11,6 +11,7 @@ import pytest
 
 from mag_rt import bundle as bundles
 from mag_rt.bundle import Bundle
+from mag_rt.info_command import limits
 from tests.mag_rt.running import magrt
 
 FACTS = {
@@ -61,6 +62,11 @@ def test_a_person_reads_training_licence_and_limits(model: Path) -> None:
     assert "hardly any training photos, whose channels mean little: truck (5), van (0)." in text
 
 
+def test_fifty_photos_of_a_class_are_not_few(red_bundle: Bundle) -> None:
+    photos = {**dict.fromkeys(bundles.CLASS_NAMES, 50), "bus": 49}
+    assert limits(replace(red_bundle, training={"photos_by_class": photos}))[-1].endswith("little: bus (49).")
+
+
 def test_the_files_are_named_with_their_hashes(model: Path) -> None:
     network = (model / "annotator.onnx").read_bytes()
     assert f"annotator.onnx, 0.0 MB, SHA-256 {hashlib.sha256(network).hexdigest()}" in said(model)
@@ -99,6 +105,7 @@ def test_what_a_bundle_does_not_record_is_said_to_be_unknown(red_model: Path) ->
         {"calibration_check": {"photos": "many"}, "hours": None, "machine": ["two"]},
         {"calibration_check": [1], "photos_by_class": {"van": "few"}, "pictures": {}},
         {"hours": 10**400, "pictures": -(10**400), "calibration_check": {"authentic_called_spliced": 10**400}},
+        {"photos_by_class": ["many"]},
         {"machine": "\x1b[31mred\x07 \udce9"},
     ],
 )

@@ -242,7 +242,16 @@ def test_workers_that_do_not_start_are_no_workers(monkeypatch: pytest.MonkeyPatc
     assert children() == before
 
 
-def test_a_scan_in_isolation_finds_the_same(red_model: Path, tmp_path: Path) -> None:
+def test_a_scanner_that_cannot_be_opened_leaves_no_worker(red_model: Path) -> None:
+    before = children()
+    with pytest.raises(MagrtError, match="abacus"):
+        Scanner(red_model, isolate=True, backend="abacus")
+    assert children() == before
+
+
+def test_a_scan_in_isolation_finds_the_same_and_opens_nothing_here(
+    red_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "in"
     for index in range(6):
         save(folder / f"{index}.jpg", grey_with_red_box(40 + index, 60, (10, 10, 20, 20)))
@@ -251,6 +260,8 @@ def test_a_scan_in_isolation_finds_the_same(red_model: Path, tmp_path: Path) -> 
     before = children()
     with Scanner(red_model) as scanner:
         expected = list(scanner.scan([folder]))
+    for name in ("imdecode", "VideoCapture"):
+        monkeypatch.setattr(pictures.cv2, name, None)
     with Scanner(red_model, isolate=True) as scanner:
         found = list(scanner.scan([folder]))
         assert list(scanner.scan([folder])) == found

@@ -19,7 +19,7 @@ from PIL import Image
 
 from mag_rt.findings import Failure, Finding, Region, SeenObject
 from mag_rt.sinks.images import ImageSink, thumbnail_paths
-from mag_rt.sinks.report import link, place, write_report
+from mag_rt.sinks.report import facts, link, place, write_report
 from mag_rt.wording import clock, printable
 from tests.conftest import save
 
@@ -465,6 +465,15 @@ def test_the_facts_of_the_run_and_the_limits_are_told(show: Opener, mixed: Path)
     page.get_by_role("link", name="What to look for, and when not to trust it").click()
     until(page, "document.querySelector('#guide').getBoundingClientRect().top < innerHeight / 2")
     assert "no proof" in page.locator("#guide").inner_text()
+
+
+def test_the_facts_are_told_in_words() -> None:
+    run = {**RUN, "timings": {"started": "2026-11-04T08:04:23+00:00"}}
+    told = dict(facts(run))
+    assert told["Scan started"] == "4 November 2026, 08:04 UTC" and "Time taken" not in told
+    assert (told["Option sources"], told["Option tiles"], told["Run by"]) == ("inbox", "no", "openvino int8")
+    assert "Option every" not in told
+    assert dict(facts({"timings": {"started": "once"}})) == {"Scan started": "once"}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -82,6 +82,15 @@ def test_a_large_jpeg_is_decoded_smaller_and_everything_is_said_of_its_own_size(
     assert np.abs(np.array(region.bbox) - (400, 300, 400, 200)).max() <= 8
 
 
+def test_tiles_of_a_jpeg_are_of_its_own_resolution_too(red_model: Path, tmp_path: Path) -> None:
+    path = save(tmp_path / "large.jpg", grey_with_red_box(601, 802, (400, 300, 40, 30)))  # max_side is 256
+    with Scanner(red_model, tiles=True) as scanner:
+        (finding,) = scanner.scan(path)
+    assert finding.picture is not None and finding.picture.shape == (601, 802, 3)
+    (region,) = finding.regions
+    assert np.abs(np.array(region.bbox) - (400, 300, 40, 30)).max() <= 2
+
+
 def test_nothing_suspicious(scanner: Scanner) -> None:
     finding = scanner.scan_image(grey_with_red_box(64, 64))
     assert finding.verdict == "authentic" and finding.regions == [] and finding.error is None

@@ -53,6 +53,18 @@ def test_the_frames_asked_for_come_with_their_times(tmp_path: Path, sampling: Sa
     assert expected(path, sampling) == pytest.approx(len(taken), abs=1)
 
 
+def test_a_sign_of_life_is_given_at_every_frame_that_is_passed_over(tmp_path: Path) -> None:
+    signs: list[int] = []
+    path = str(film(tmp_path / "film.avi"))
+    assert [shot.index for shot in shots(path, Sampling(every=1000), lambda: signs.append(1))] == [0]
+    assert len(signs) >= COUNT
+
+
+def test_at_the_rate_of_the_video_every_frame_is_taken_whatever_the_rounding() -> None:
+    sampling = Sampling(fps=100)
+    assert all(sampling.takes(index, index / 100, (index - 1) / 100) for index in range(1, 1000))
+
+
 def with_a_pause(film: Path, frame: int, milliseconds: int) -> Path:
     """The film with everything from a frame on shown later: its rate varies. Edits the times of Matroska's blocks."""
     data = bytearray(film.read_bytes())
@@ -104,6 +116,7 @@ def test_a_video_whose_time_stamps_begin_anew_is_looked_at_to_its_end(tmp_path: 
     [
         ([0, 0.2, 0.1, 0.4, 0.3, 0.5], [0, 0.2, 0.2, 0.4, 0.4, 0.5]),  # out of order between neighbours
         ([0, 0.1, 0.2, -50, -49.9], [0, 0.1, 0.2, 0.3, 0.4]),
+        ([0, 0.1, 0.1, -50], [0, 0.1, 0.1, 0.2]),
         ([-50, -49.9, -49.8], [0, 0.1, 0.2]),
         ([-0.1, 0, 0.1], [0, 0, 0.1]),
         ([0, 0.5, 0, 0.5, 0, 0.5], [0, 0.5, 1, 1.5, 2, 2.5]),
@@ -169,7 +182,7 @@ def test_what_is_no_video_is_said(tmp_path: Path) -> None:
     path.write_bytes(b"no video at all")
     with pytest.raises(PictureError, match="no video") as refused:
         list(shots(str(path), Sampling()))
-    assert refused.value.kind == "not-a-video" and is_video(str(path)) and not is_video("a.jpg")
+    assert refused.value.kind == "not-a-video" and is_video(str(path)) and is_video("A.MOV") and not is_video("a.jpg")
 
 
 def test_a_video_without_a_byte_is_empty(tmp_path: Path, red_model: Path) -> None:
