@@ -80,7 +80,6 @@ def text(words: str, size: int) -> Picture:
 
 
 def paste(canvas: Picture, part: Picture, top: int, left: int) -> None:
-    """Put a part on a canvas, cut where it does not fit."""
-    top, left = max(0, top), max(0, left)
+    """Put a part on a canvas, cut where it does not fit at the right or below."""
     room = canvas[top : top + part.shape[0], left : left + part.shape[1]]
     room[:] = part[: room.shape[0], : room.shape[1]]

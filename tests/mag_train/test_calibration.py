@@ -42,6 +42,7 @@ def test_the_bundle_of_a_fit_is_held_against_photos_that_it_was_not_fitted_on(
     assert check["photos"] == len(photos)
     for kind in ("authentic", "published", "spliced"):
         assert 0 <= check[f"{kind}_called_spliced"] + check[f"{kind}_called_authentic"] <= 1
+    assert calibrate(red_bundle, photos[:2])[1]["calibration_check"]["photos"] == 2
     once, again = (calibrate(red_bundle, photos[:1]) for _ in range(2))
     assert once[1] == {}  # no other half
     assert once == again  # on the same splices

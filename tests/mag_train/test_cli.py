@@ -1,12 +1,15 @@
-"""What the commands say of files is what the files are called."""
+"""What a command is told reaches the work, and what it says of files is what the files are called."""
 
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import typer
 from rich.console import Console
 
 from mag_train import calibration, cli, evaluate_command, synthesize_command, trainer
@@ -35,9 +38,11 @@ def test_nor_is_it_in_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["magtrain", "synthesize", NAME, str(tmp_path / "out")])
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert capsys.readouterr().err == f"magtrain: {NAME}: no such folder\n"
+    for process, said in (("0", f"magtrain: {NAME}: no such folder\n"), ("1", "")):
+        monkeypatch.setenv("LOCAL_RANK", process)  # of several processes the first one speaks
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize(
@@ -64,3 +69,20 @@ def test_a_name_that_is_no_unicode_is_said_as_escapes(photo_folder: Path, tmp_pa
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "caf\\udce9/made: 12 spliced and 12 authentic pictures" in done.stdout
+
+
+def test_fit_trains_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[Any, ...]] = []
+    for name in ("start", "resume"):
+        run = SimpleNamespace(fit=lambda: True)
+        monkeypatch.setattr(trainer, name, lambda *of, name=name, run=run: told.append((name, *of)) or run)
+    words = ["fit", "--out", "run", "--precision", "16-mixed", "--set", "seed=7", "--devices", "2", "--num-nodes", "3"]
+    given = ["--preset", "smoke", "--data", "photos", "--start-from", "model"]
+    cli.app([*words, *given], standalone_mode=False)
+    cli.app([*words, "--resume"], standalone_mode=False)
+    (_, config, *started), resumed = told
+    assert (config.precision, config.seed, config.data.crop) == ("16-mixed", 7, 64)
+    assert started == [Path("photos"), Path("run"), Path("model"), 2, 3]
+    assert resumed == ("resume", Path("run"), None, ["precision=16-mixed", "seed=7"], 2, 3)
+    with pytest.raises(typer.BadParameter, match="has its own weights"):
+        cli.app([*words, "--resume", "--start-from", "model"], standalone_mode=False)

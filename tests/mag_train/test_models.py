@@ -146,7 +146,7 @@ def test_what_a_network_says_is_float32_in_low_precision(network: nn.Module) -> 
     """And not rounded at last: near 1 the steps of bfloat16 are 1/256."""
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         said = network(torch.rand(2, 3, 64, 64) * 2 - 1)
-    said = said.attention if isinstance(network, Retoucher) else said
+    said = said.rgb if isinstance(network, Retoucher) else said
     assert said.dtype == torch.float32
     if not isinstance(network, PatchDiscriminator):  # whose last layer is a convolution
         assert not torch.equal(said, said.bfloat16().float())

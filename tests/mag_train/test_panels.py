@@ -100,6 +100,10 @@ def test_every_tile_is_what_its_caption_says(shown: list[RawPictures], networks:
             for column, values in expected.items():
                 drawn, wanted = tile(panel, row, column).astype(int), bytes_of(values)
                 assert np.abs(drawn - wanted).max() <= 1, column  # a rounding apart
+            for column, maps in (("C^ on A: classes", on_a), ("C^ on B^: classes", on_b_hat)):
+                small = panels._classes(maps[2:]).astype(int)
+                wanted = small.repeat(SIDE // CROP, axis=0).repeat(SIDE // CROP, axis=1)
+                assert np.abs(tile(panel, row, column) - wanted).max() <= 2, column
             assert not np.array_equal(tile(panel, row, "B^"), tile(panel, row, "A"))
 
 
@@ -163,6 +167,13 @@ def test_the_pictures_are_always_the_same_with_splices_to_see(photo_folder: Path
         assert one.image.shape == (1, data.crop, data.crop, 3)
         assert torch.equal(one.image, other.image) and torch.equal(one.mask, other.mask)
         assert one.mask.float().mean() >= panels.VISIBLE
+
+
+def test_a_splice_too_small_to_see_gives_way(shown: list[RawPictures]) -> None:
+    blank = RawPictures(shown[0].image, torch.zeros_like(shown[0].mask), shown[0].labels)
+    numbered = [blank, shown[0], blank, *shown[1:], *12 * [blank]]
+    found = fixed_pictures([(each, None) for each in numbered])  # type: ignore[arg-type]
+    assert all(torch.equal(one.image, other.image) and one.mask.any() for one, other in zip(found, shown, strict=True))
 
 
 def test_what_is_kept_is_what_was_drawn(tmp_path: Path, shown: list[RawPictures]) -> None:

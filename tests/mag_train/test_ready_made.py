@@ -13,8 +13,9 @@ from mag_train.config import DataConfig
 from mag_train.data import stream as streams
 from mag_train.data.opening import HeldOutGoneError, held_out_of, open_stream, split, split_by_host
 from mag_train.data.photos import Reader, labelled_photos
-from mag_train.data.ready_made import ReadyMadeStream, ready_made
+from mag_train.data.ready_made import ReadyMade, ReadyMadeStream, ready_made
 from mag_train.data.stream import RawPictures, SpliceStream
+from mag_train.data.tampered import Tampered
 from mag_train.data.targets import pictures
 from mag_train.data.writing import Recipe, begin, write
 from tests.conftest import save
@@ -174,7 +175,29 @@ def test_held_out_pictures_have_other_hosts(tmp_path: Path) -> None:
     spliced, authentic = ready_made(fantastic_reality(tmp_path, 60)) or ([], [])
     held_out, training = split_by_host(spliced, authentic, tmp_path)
     assert [len(kind) for kind in held_out] == [3, 3] and [len(kind) for kind in training] == [57, 57]
-    assert {each.host for kind in held_out for each in kind}.isdisjoint(each.host for kind in training for each in kind)
+    numbers = [{each.image.stem[-3:] for kind in side for each in kind} for side in (held_out, training)]
+    assert numbers[0].isdisjoint(numbers[1]) and len(numbers[0]) == 3  # a splice has the number of its host
+
+
+def made(name: str, host: str, spliced: bool) -> ReadyMade:
+    kind = "spliced" if spliced else "authentic"
+    return ReadyMade(Tampered(Path(f"{kind}-{name}.png"), Path("mask.png") if spliced else None, "d", kind), None, host)
+
+
+def test_authentic_pictures_that_are_no_host_are_held_out_by_themselves() -> None:
+    spliced = [made(f"{number:02d}", f"host-{number:02d}", True) for number in range(30)]
+    authentic = [made(f"{number:02d}", f"{number:02d}", False) for number in range(30)]
+    (_, held_out), (_, training) = split_by_host(spliced, authentic, Path())
+    assert [each.host for each in held_out] == ["00", "25"] and len(training) == 28
+
+
+def test_a_side_without_authentic_pictures_takes_all_and_they_are_not_called_held_out() -> None:
+    spliced = [made(f"{number:02d}", f"{number:02d}", True) for number in range(30)]
+    authentic = [made("03", "03", False)]
+    held_out, training = split_by_host(spliced, authentic, Path())
+    assert held_out[1] == training[1] == authentic
+    streams_of_both = (ReadyMadeStream(*side, CONFIG, 1) for side in (training, held_out))
+    assert held_out_of(Path(), *streams_of_both) == ["spliced-00.png", "spliced-25.png"]
 
 
 def test_held_out_splices_stay_held_out_when_others_are_lost(tmp_path: Path) -> None:

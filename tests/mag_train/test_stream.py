@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from mag_rt.pictures import pad
 from mag_train.config import DataConfig
+from mag_train.data import stream as streams
 from mag_train.data.photos import Photo, labelled_photos
 from mag_train.data.stream import RawPictures, SpliceStream, batches
+from mag_train.data.synthesis import Picture
 from tests.mag_train.test_synthesize import running
 
 CONFIG = DataConfig(crop=64, spliced=5, authentic=2, workers=0)
@@ -32,6 +34,20 @@ def test_a_batch_depends_on_seed_and_number_alone(photo_folder: Path) -> None:
         assert equal(first, second)
     assert not equal(one[7][0], SpliceStream(photos, CONFIG, seed=2)[7][0])
     assert not equal(one[7][0], one[8][0])
+
+
+def test_no_two_pictures_of_a_run_draw_from_one_generator(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[tuple[int, ...]] = []
+
+    def drawn(image: NDArray[np.uint8], labels: NDArray[np.uint8], *rest: Any) -> Picture:
+        seeds.append(tuple(rest[-1].bit_generator.seed_seq.entropy))
+        return Picture(image[:64, :64], labels[:64, :64], labels[:64, :64])
+
+    for name in ("spliced", "authentic"):
+        monkeypatch.setattr(streams, name, drawn)
+    stream = SpliceStream(labelled_photos(photo_folder), CONFIG, seed=1)
+    stream[0], stream[1]
+    assert len(seeds) == len(set(seeds)) == 2 * (5 + 2) and {seed for seed, *_ in seeds} == {1}
 
 
 def test_workers_give_the_same_batches_in_the_same_order(photo_folder: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from mag_rt.bundle import CLASS_NAMES
 from mag_train.cli import app
 from mag_train.data import writing
 from mag_train.data.photos import labelled_photos
-from mag_train.data.synthesis import EDGE_WIDTH, mask_edge
+from mag_train.data.synthesis import EDGE_WIDTH, Paste, Picture, mask_edge
 from mag_train.data.tampered import read
 from mag_train.data.targets import mask_edge as training_edge
 from mag_train.data.writing import FAKE, MANIFEST, MASK, REAL, Recipe, UnfinishedError, begin, write
@@ -85,6 +86,7 @@ def test_a_splice_is_its_host_but_for_what_was_pasted(
 ) -> None:
     monkeypatch.setattr(writing, "publish", lambda image, rng: image)  # each of the two has a later history of its own
     synthesize(photo_folder, tmp_path / "out", "--count", 8, "--workers", 1, "--pictures", "png", "--masks", "png")
+    relabelled = []
     for row in rows(tmp_path / "out"):
         name, host = Path(row["spliced"]).stem, Path(row["authentic"]).stem
         grey = cv2.IMREAD_GRAYSCALE
@@ -93,6 +95,7 @@ def test_a_splice_is_its_host_but_for_what_was_pasted(
         )
         before = cv2.imread(str(tmp_path / "out" / "SegmentationRealClass" / f"{host}.png"), grey)
         assert np.array_equal(labels[mask == 0], before[mask == 0])
+        relabelled.append(not np.array_equal(labels, before))
         assert set(np.unique(mask)) == {0, 255} and np.array_equal(edge, 255 * mask_edge(mask // 255))
         named = {CLASS_NAMES.index(name) + 1 for paste in row["pastes"] for name in paste["classes"]}
         assert set(np.unique(labels[mask > 0])) - {0, 255} <= named
@@ -102,6 +105,17 @@ def test_a_splice_is_its_host_but_for_what_was_pasted(
         change = np.abs(spliced - authentic).sum(axis=2)
         soft_edge = np.ones((15, 15), np.uint8)
         assert not change[cv2.dilate(mask, soft_edge) == 0].any() and change[mask > 0].mean() > 5
+    assert any(relabelled)  # by what was pasted
+
+
+def test_the_manifest_names_the_photo_that_a_paste_is_from() -> None:
+    """Of those that were read, the first is the host; a copy within the picture has no other."""
+    plane, box = np.zeros((8, 9), np.uint8), (1, 2, 3, 4)
+    pastes = [Paste(box, (1, 8), 0), Paste(box, (), None), Paste(box, (), 1)]
+    row = writing._row(Picture(plane, plane, plane, pastes), ["host", "one", "two"], [1, 5, 0], ["real", "fake"])
+    assert [paste["donor"] for paste in row["pastes"]] == ["one", None, "two"]
+    assert row["pastes"][0]["classes"] == ["person", "dog"] and (row["width"], row["height"]) == (9, 8)
+    assert (row["number"], row["host"], row["authentic"], row["spliced"]) == (5, "host", "real", "fake")
 
 
 def test_the_edge_on_disk_is_the_edge_that_training_makes() -> None:
@@ -276,6 +290,9 @@ def test_a_folder_of_something_else_is_left_alone(photo_folder: Path, dataset: P
     other = tmp_path / "photos"
     save(other / "images" / "a.jpg", labelled_photo(1)[0])
     assert "was begun with other photos" in str(synthesize(other, dataset, "--workers", 1).exception)
+    renamed = shutil.copytree(photo_folder, tmp_path / "renamed")  # as many, of other names
+    (renamed / "images" / "00.jpg").rename(renamed / "images" / "0.jpg")
+    assert "was begun with other photos" in str(synthesize(renamed, dataset, "--workers", 1).exception)
     assert "no such folder" in str(synthesize(tmp_path / "nowhere", tmp_path / "out").exception)
     assert "neither manifest.tsv nor a folder images/" in str(synthesize(tmp_path, tmp_path / "out").exception)
 

@@ -9,6 +9,7 @@ import pytest
 
 from mag_rt.errors import PictureError
 from mag_train.data.tampered import READERS, Tampered, TruthError, read
+from mag_train.data.tampered.picture import white
 from tests.conftest import save
 
 HEIGHT, WIDTH = 24, 32
@@ -66,6 +67,19 @@ def test_casia_finds_a_mask_of_another_name_by_its_number(tmp_path: Path) -> Non
         with pytest.raises(TruthError, match="no such mask") as caught:
             found[number].read()
         assert caught.value.kind == "mask missing" and not found[number].renamed
+
+
+def test_casia_leaves_a_mask_of_its_own_name_to_a_picture(tmp_path: Path) -> None:
+    """Also where another picture of its number has found another mask."""
+    casia(tmp_path)
+    for name, own in (("ani0001_arc0059", False), ("sec0001_sec0002", True)):
+        picture(tmp_path / f"Sp_D_NRN_A_{name}_0404.jpg")
+        mask(tmp_path / f"Sp_D_NRN_A_{name if own else 'arc0059_ani0001'}_0404_gt.png")
+    masks = {
+        each.image.stem[11:26]: (each.mask.stem[11:26], each.renamed) for each in read("casia1", tmp_path) if each.mask
+    }
+    assert masks["sec0001_sec0002"] == ("sec0001_sec0002", False)
+    assert masks["ani0001_arc0059"] == ("arc0059_ani0001", True)
 
 
 def test_casia_does_not_choose_between_two_masks_of_one_number(tmp_path: Path) -> None:
@@ -128,6 +142,7 @@ def test_carvalho_black_is_spliced(tmp_path: Path) -> None:
         ("DSO-1", "authentic"), ("DSO-1", "spliced"), ("DSI-1", "authentic"), ("DSI-1", "spliced"),
     ]  # fmt: skip
     assert_marks_the_box(pictures[1])
+    assert not pictures[1].read()[1].inverted
     with pytest.raises(TruthError, match="no such mask"):
         pictures[3].read()
 
@@ -240,6 +255,18 @@ def test_a_mask_that_covers_more_than_half_is_inverted(tmp_path: Path) -> None:
     mask(tmp_path / "mask.png", inside=0, outside=255)
     _, truth = tampered(tmp_path).read()
     assert truth.inverted and truth.mask[BOX].all() and truth.mask.sum() == 96
+
+
+def test_a_mask_of_just_half_of_the_picture_is_taken_as_it_is(tmp_path: Path) -> None:
+    """Of two regions of one size neither is the smaller one."""
+    save(tmp_path / "mask.png", np.repeat([[255] * (WIDTH // 2) + [0] * (WIDTH // 2)], HEIGHT, axis=0).astype(np.uint8))
+    _, truth = tampered(tmp_path).read()
+    assert not truth.inverted and truth.mask[:, : WIDTH // 2].all()
+
+
+def test_white_is_what_is_nearer_to_white_than_to_black_in_any_channel() -> None:
+    pixels = np.array([[[127, 127, 127], [128, 128, 128], [0, 0, 255]]], np.uint8)
+    assert white(pixels).tolist() == [[False, True, True]]
 
 
 def test_a_mask_of_another_size_but_the_same_shape_is_stretched(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,7 +69,7 @@ def stop_after(run: Run, iterations: int, monkeypatch: pytest.MonkeyPatch) -> No
 def test_rates_follow_the_schedule_and_the_average_its_decay(
     rules: Config, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Six iterations that do nothing but say their number in every weight and statistic of the annotator."""
+    """Twelve iterations that do nothing but say their number in every weight and statistic of the annotator."""
     rates: list[dict[str, float]] = []
 
     def said(game: Game, a: Pictures, b: Pictures) -> dict[str, torch.Tensor]:
@@ -78,17 +80,24 @@ def test_rates_follow_the_schedule_and_the_average_its_decay(
 
     monkeypatch.setattr(trainer, "warm_up_iteration", said)
     monkeypatch.setattr(Run, "validate", lambda _: 0.5)
-    own = ["optim.lr=0.4", "optim.adversary_lr=0.1", "optim.clip=5.0", "schedule.epochs=1", "schedule.ramp=2"]
+    # It ticks whenever somebody looks: three times an iteration, that for the data included.
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=count(0.0).__next__))
+    own = ["optim.lr=0.4", "optim.adversary_lr=0.1", "optim.clip=5.0", "schedule.adversary_from=2"]
     run = trainer.start(configuration.override(rules, own), photo_folder, tmp_path / "run")
     adversaries = {"retoucher", "d_r", "d_a"}
     clips = {name: player.clip for name, player in run.game.players.items()}
     assert clips == {"annotator": 5.0, **dict.fromkeys(adversaries, np.inf)}
     run.fit()
-    factors = [1 / 2, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]  # up over two iterations, down over six
+    assert run.seconds == 3 * 12
+    factors = [
+        1 / 2,
+        *5 * [1],
+        *(left / 6 for left in (6, 5, 4, 3, 2, 1)),
+    ]  # up over two iterations, down over an epoch
     for said_then, factor in zip(rates, factors, strict=True):
         assert said_then == pytest.approx({"annotator": 0.4 * factor, **dict.fromkeys(adversaries, 0.1 * factor)})
     average = 1.0
-    for number in range(2, 7):
+    for number in range(2, 13):
         average += 0.5 * (number - average)
     for name, each in run.average.module.state_dict().items():
         assert not each.is_floating_point() or each.flatten()[0].item() == pytest.approx(average), name
@@ -136,8 +145,11 @@ def test_a_resumed_run_equals_an_undisturbed_one(
     stop_after(broken, 3, monkeypatch)  # in the warm-up
     assert broken.iteration == 3
     again = trainer.resume(tmp_path / "broken", None, [])
+    assert (again.seconds, again.pictures) == (broken.seconds, broken.pictures) and min(
+        again.seconds, again.pictures
+    ) > 0
     stop_after(again, 5, monkeypatch)  # with the retoucher in the game
-    assert again.iteration == 8 and again.seconds > broken.seconds > 0
+    assert again.iteration == 8
     trainer.resume(tmp_path / "broken", None, []).fit()
 
     assert rows(tmp_path / "whole") == rows(tmp_path / "broken")
@@ -391,6 +403,7 @@ def test_held_out_photos_that_cannot_be_read_are_said_and_cost_no_epoch(
     assert load_checkpoint(tmp_path / "run" / "last.pt")["iteration"] == 5
     (photos / "first.png").replace(first)
     trainer.resume(tmp_path / "run", None, []).fit()
+    assert len(load_checkpoint(tmp_path / "run" / "last.pt")["held_out"]) == 2  # what is lost may come back
     with (tmp_path / "run" / "validation.csv").open() as file:
         assert [(row["epoch"], row["iteration"]) for row in csv.DictReader(file)] == [("1", "5"), ("2", "10")]
 

@@ -94,6 +94,7 @@ def shipped_as_trained(image: torch.Tensor) -> torch.Tensor:
 def test_a_run_starts_from_the_bundle_that_ships(photo_folder: Path, tmp_path: Path) -> None:
     rules = configuration.load("smoke", SHORT)
     run = trainer.start(rules, photo_folder, tmp_path / "run", warm=bundles.bundled())
+    assert run.mag.annotator.training  # else its batch norms would never learn again
     image = torch.rand(1, 3, 64, 64) * 2 - 1
     with torch.no_grad():
         torch.testing.assert_close(run.average.eval()(image), shipped_as_trained(image), atol=1e-4, rtol=0)
@@ -130,6 +131,11 @@ def test_what_a_bundle_says_of_its_training_may_be_anything(photo_folder: Path, 
     bundles.save(odd, tmp_path / "odd")
     run = trainer.start(configuration.load("smoke", SHORT), photo_folder, tmp_path / "run", warm=tmp_path / "odd")
     assert run.before == {"hours": 2}
+
+
+@pytest.mark.parametrize(("said", "slope"), [(0.5, 0.5), (1, 1), (0, 1), (-0.5, 1), (7, 1), ("soft", 1), (None, 1)])
+def test_a_slope_that_makes_no_sense_is_none(said: object, slope: float) -> None:
+    assert slope_of(replace(bundles.load(bundles.bundled()), training={"mask_slope": said})) == slope
 
 
 def test_a_checkpoint_that_did_not_count_is_one_line(tmp_path: Path) -> None:
