@@ -78,6 +78,7 @@ def test_frames_are_those_of_the_video(tmp_path: Path) -> None:
         (b'send{"shape": [Infinity]}', "decoder-crashed", "crashed"),
         (b"send7", "decoder-crashed", "crashed"),
         (b"send" + b"[" * 60_000, "decoder-crashed", "crashed"),
+        (b"send" + b" " * 70_000 + b'{"shape": [0]}', "decoder-crashed", "crashed"),
         (b"eat", "too-large", "not enough memory"),
     ],
 )

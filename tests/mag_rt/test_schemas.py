@@ -77,7 +77,7 @@ def test_the_facts_of_a_run_are_as_promised(scanned) -> None:
     assert len(run["segments"]) == 1
     timings = run["timings"]
     assert timings["pictures"] == len(lines) and timings["scanning_seconds"] < timings["seconds"]
-    assert timings["pictures_per_second"] == pytest.approx(len(lines) / timings["scanning_seconds"], rel=0.01)
+    assert timings["pictures_per_second"] == pytest.approx(len(lines) / timings["scanning_seconds"], rel=0.1)
 
 
 def refuses(schema: Draft202012Validator, change: Callable[[Any], None], document: Any) -> None:
