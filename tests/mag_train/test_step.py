@@ -75,6 +75,8 @@ def at_rest(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> tuple[Game, Wat
     """A game whose players take steps of length 0, so that all of it can be reckoned again; each term counts."""
     torch.manual_seed(0)
     game, watched = seated(configuration.load("smoke", [*overrides, *(f"loss.{each}" for each in WEIGHTS)])), Watched()
+    with torch.no_grad():
+        game.annotator.head.bias.normal_()  # of no opinion, 1/2, whatever is true is as far away as what is not
     for name, player in game.players.items():
         player.optimiser.param_groups[0]["lr"] = 0.0
         if name in watched.said:
