@@ -1,5 +1,6 @@
 """TensorRT engines of a bundle's networks: built when missing, used when they agree with the reference."""
 
+import gc
 import hashlib
 import importlib
 import re
@@ -284,7 +285,13 @@ def checked_bytes(spec: Spec, bundle: Bundle) -> int:
 
 
 def library_log(trt: Any) -> Any:
-    """A logger that keeps what the library complains of, to be told when it gives up."""
+    """A logger that keeps what the library complains of, to be told when it gives up.
+
+    To be made right before the builder or runtime that it is for. The library logs while it holds a lock, which the end
+    of an earlier builder takes too: garbage that holds one is collected now, or Python might do so in the log, and wait
+    for itself forever.
+    """
+    gc.collect()
 
     class Journal(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -4,6 +4,7 @@ What cannot be built is told in one line of the library's own words. What is bui
 """
 
 import json
+import subprocess
 import sys
 import types
 import warnings
@@ -111,6 +112,30 @@ def test_a_product_of_vectors_left_in_float32_is_named(trt: Any, shipped: Bundle
         last.output[0] = "unweighed"
 
     refused(trt, edited(shipped.networks["float16"], weigh), "float32 is left inside .*: 1 layers, weighing")
+
+
+COLLECTED_IN_THE_LOG = """
+import gc, sys
+import tensorrt_rtx as trt
+from mag_rt import engines
+
+gc.disable()
+kept = [trt.Builder(engines.library_log(trt))]
+kept.append(kept)
+del kept
+engines._plain = lambda message: str(gc.collect())
+spec = engines.Spec("float16", (1, 1, 4), ((32, 32), (96, 128), (128, 128)))
+try:
+    engines.build(trt, b"no network", spec)
+except engines.EngineError:
+    sys.exit(0)
+"""
+
+
+def test_an_earlier_build_that_python_collects_while_the_library_speaks_hangs_nothing(trt: Any) -> None:
+    """It did, for ever: the library logs while it holds the lock that the end of a builder waits for."""
+    done = subprocess.run([sys.executable, "-c", COLLECTED_IN_THE_LOG], timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_wrong_input_name_is_named(trt: Any, shipped: Bundle) -> None:
