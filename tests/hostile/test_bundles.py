@@ -9,6 +9,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -296,8 +297,8 @@ def another(**changes: Any) -> bytes:
     ids=["empty", "zero", "text", "too-few-classes", "too-many-classes", "another-name", "a-number"],
 )
 def test_a_network_that_is_none_of_ours(red_bundle: Bundle, tmp_path: Path, backend: str, network: bytes) -> None:
-    if backend == "openvino":
-        pytest.importorskip("openvino")
+    if backend == "openvino" and not find_spec("openvino"):  # an import would report its use
+        pytest.skip("openvino is not installed")
     folder = with_network(red_bundle, network, tmp_path / "red")
     with pytest.raises(BundleError) as caught:
         Scanner(folder, backend=backend)
