@@ -38,7 +38,6 @@ PIXELS = 4096
 """Of a splice, drawn at random, that the mask is held against."""
 SOFTEST = 0.25
 """The least that the logits of a mask are multiplied by: what a network hardly trained says is not made nothing of."""
-
 SIDES = (0.95, 0.7, 0.5, 0.35)
 """Of a photo's: the sides of the pictures that are made of it for the score, which has to hold for all sizes."""
 MADE_OF = 0.75
@@ -161,8 +160,8 @@ def _fitted(evidence: Evidence, most_pixels: int) -> Calibration:
 def false_alarm_growth(evidence: NDArray[np.float64], logs: NDArray[np.float64]) -> float:
     """How fast the evidence that `FALSE_ALARMS` of authentic pictures reach grows with the logarithm of their pixels.
 
-    Of N pictures each: the slope, from 0 to 2, of their quantile regression (Koenker and Bassett 1978). Without it the
-    tool would find small splices in small pictures never, and in large ones what is not there too often.
+    Of N pictures each: the slope, from 0 to 2, of their quantile regression (Koenker and Bassett 1978). Without it one
+    threshold would ask more of small pictures than of large ones, and raise more false alarms in these.
     """
 
     def loss(growth: float) -> float:
