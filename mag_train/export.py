@@ -146,15 +146,19 @@ def _retoucher_has_joined(state: dict[str, Any]) -> bool:
     return "retoucher" in state["optimisers"] and bool(state["optimisers"]["retoucher"]["state"])
 
 
-def averaged_annotator(config: Config, state: dict[str, Any]) -> Annotator:
-    """The annotator of a checkpoint with its averaged weights, ready to be used."""
-    network = models.annotator(config.model)
+def averaged_annotator(config: Config, state: dict[str, Any], name: str | None = None) -> Annotator:
+    """The annotator of a checkpoint with its averaged weights, ready to be used; or the one called `name` with them."""
+    network = models.annotator(config.model, name)
     network.load_state_dict(averaged_weights(state))
     return network.eval()
 
 
 def to_onnx(network: Annotator | RetoucherOutputs, output: str = "annotation") -> bytes:
-    """The network as ONNX with batch norm folded into the convolutions; batch, height and width are free."""
+    """The network as ONNX with batch norm folded into the convolutions; batch, height and width are free.
+
+    The exporter notes for each node where in which source file it comes from: that is taken out, since it shows the
+    folders of the machine to whoever gets the bundle.
+    """
     side = 2 * network.side_multiple
     # The exporter warns of packages that this network does not need and of its own deprecations.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -170,7 +174,10 @@ def to_onnx(network: Annotator | RetoucherOutputs, output: str = "annotation") -
             verbose=False,
         )
     assert program is not None
-    return program.model_proto.SerializeToString()
+    model = program.model_proto
+    for noted in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        noted.ClearField("metadata_props")
+    return model.SerializeToString()
 
 
 def _disagreement(annotator: Annotator, written: Bundle, photos: list[Photo]) -> float:

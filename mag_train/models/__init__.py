@@ -26,9 +26,9 @@ class Mag(nn.Module):
                 network.apply(_normal_weights)
 
 
-def annotator(config: ModelConfig) -> Annotator:
-    """The annotator of a configuration, untrained."""
-    return ANNOTATORS[config.annotator](1 if config.tasks == "mask" else CHANNELS)
+def annotator(config: ModelConfig, name: str | None = None) -> Annotator:
+    """The annotator of a configuration, untrained; or the one called `name`, for the same tasks."""
+    return ANNOTATORS[name or config.annotator](1 if config.tasks == "mask" else CHANNELS)
 
 
 def _normal_weights(module: nn.Module) -> None:

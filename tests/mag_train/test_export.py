@@ -72,6 +72,12 @@ def test_batch_norm_is_folded_and_nothing_is_kept_outside_the_file(exported: Pat
     assert {path.name for path in exported.iterdir()} == {"bundle.json", "annotator.onnx", "annotator.fp16.onnx"}
 
 
+def test_a_bundle_does_not_show_the_folders_of_who_exported_it(exported: Path) -> None:
+    here = str(Path(models.__file__).parent).encode(), str(Path(torch.__file__).parent).encode()
+    files = [path.read_bytes() for path in [*exported.iterdir(), exported.with_name("bundle.retoucher.onnx")]]
+    assert not any(folder in file for folder in here for file in files)
+
+
 def test_a_bundle_packs_well_since_its_weights_are_those_of_float16(exported: Path) -> None:
     network = (exported / "annotator.onnx").read_bytes()
     assert len(zlib.compress(network)) < 0.65 * len(network)
