@@ -69,7 +69,7 @@ def bench(
     ] = None,
     count: Annotated[int, typer.Option(min=2, max=MOST, help="Pictures in each measurement.")] = 8,
     model: Annotated[
-        Path | None, typer.Option(metavar="BUNDLE", help="Another annotator than the one that ships.")
+        Path | None, typer.Option(metavar="BUNDLE", help="thorough, or the folder or zip of another annotator. [edge]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:

@@ -35,7 +35,7 @@ NETWORKS = {Precision.fp16: "float16", Precision.fp32: "float32", Precision.int8
 def build(
     model: Annotated[
         Path | None,
-        typer.Argument(metavar="BUNDLE", help="Folder or zip of an annotator; left out, the one that ships."),
+        typer.Argument(metavar="BUNDLE", help="thorough, or the folder or zip of another annotator. [edge]"),
     ] = None,
     precision: Annotated[
         Precision, typer.Option(help="Which of the bundle's networks: fp16 is the fastest that reads as fp32 does.")
@@ -72,7 +72,7 @@ def build(
     Exit status: 0 built; 2 usage or model error, no TensorRT, cannot be built; 4 cannot be written.
     """
     try:
-        bundle = bundles.load(bundles.bundled() if model is None else model)
+        bundle = bundles.load(bundles.located(model))
         spec = specification(bundle, NETWORKS[precision], batch, size)
         built = build_into(EngineCache(out), bundle, spec, rtx)
     except MagrtError as error:

@@ -27,6 +27,9 @@ MANIFEST = "bundle.json"
 NETWORKS = {"float32": "annotator.onnx", "float16": "annotator.fp16.onnx", "int8": "annotator.int8.onnx"}
 """The file of the network in each precision; the float32 reference is there always, the others may be."""
 
+SHIPPED = ("edge", "thorough")
+"""The bundles that ship with mag_rt; the first is taken where none is named. `thorough` reads a picture four ways."""
+
 MOST_BYTES = {MANIFEST: 1 << 20, **dict.fromkeys(NETWORKS.values(), 1 << 30)}
 """Of each file, at most."""
 _READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -107,9 +110,17 @@ def numbers(facts: dict[str, Any]) -> dict[str, float]:
     return {key: value for key, value in facts.items() if isinstance(value, (int, float)) and abs(value) < 1e15}
 
 
-def bundled() -> Path:
-    """The bundle that ships with mag_rt."""
-    return Path(str(files("mag_rt") / "models" / "edge"))
+def bundled(name: str = SHIPPED[0]) -> Path:
+    """The bundle of `SHIPPED` that is called so."""
+    return Path(str(files("mag_rt") / "models" / name))
+
+
+def located(model: str | os.PathLike[str] | None) -> Path:
+    """Where the bundle lies that `model` means: a folder or a zip, else one of `SHIPPED`; None: the first of these."""
+    if model is None:
+        return bundled()
+    path = Path(model)
+    return bundled(str(path)) if str(path) in SHIPPED and not path.exists() else path
 
 
 def save(bundle: Bundle, folder: Path) -> None:

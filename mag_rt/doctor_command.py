@@ -52,7 +52,7 @@ class Check:
 
 def doctor(
     model: Annotated[
-        Path | None, typer.Option(metavar="BUNDLE", help="Folder or zip of another annotator than the one that ships.")
+        Path | None, typer.Option(metavar="BUNDLE", help="thorough, or the folder or zip of another annotator. [edge]")
     ] = None,
     backend: Annotated[
         str, typer.Option(help="Of a scan: tensorrt, tensorrt-rtx, openvino or onnxruntime; auto takes the fastest.")
@@ -104,7 +104,7 @@ def examine(model: Path | None, backend: str) -> Iterator[Check]:
     """Everything that is looked at, in its order, as it is found."""
     yield Check("magrt", "ok", f"{__version__}, Python {platform.python_version()}, {machine()}")
     try:
-        bundle = bundles.load(bundles.bundled() if model is None else model)
+        bundle = bundles.load(bundles.located(model))
     except MagrtError as error:
         yield Check("model", "broken", str(error))
         return

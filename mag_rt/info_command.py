@@ -33,7 +33,7 @@ LIMITS = (
 
 def info(
     model: Annotated[
-        Path | None, typer.Option(metavar="BUNDLE", help="Folder or zip of another annotator than the one that ships.")
+        Path | None, typer.Option(metavar="BUNDLE", help="thorough, or the folder or zip of another annotator. [edge]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
@@ -41,7 +41,7 @@ def info(
 
     Exit status: 0; 2 no such bundle, or one that cannot be used.
     """
-    path = bundles.bundled() if model is None else model
+    path = bundles.located(model)
     try:
         bundle = bundles.load(path)
     except BundleError as error:
@@ -57,7 +57,7 @@ def as_facts(path: Path, bundle: Bundle) -> dict[str, Any]:
     return {
         "schema": 1,
         "bundle": os.path.abspath(path),
-        "ships": path.samefile(bundles.bundled()),
+        "ships": any(path.samefile(bundles.bundled(name)) for name in bundles.SHIPPED),
         "format": bundles.FORMAT,
         "annotator": bundle.annotator,
         "multiple": bundle.multiple,
@@ -106,7 +106,7 @@ def _show(path: Path, bundle: Bundle) -> None:
 
 def _lines(path: Path, bundle: Bundle) -> list[tuple[str, str]]:
     facts = as_facts(path, bundle)
-    where = "the one that ships" if facts["ships"] else str(path)
+    where = "which ships with magrt" if facts["ships"] else str(path)
     million = len(bundle.network) / 4e6  # float32; the graph around the weights is small beside them
     side = bundle.multiple
     return [

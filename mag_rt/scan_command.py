@@ -132,7 +132,10 @@ Fps = Annotated[
 Model = Annotated[
     Path | None,
     typer.Option(
-        metavar="BUNDLE", help="Folder or zip of another annotator than the one that ships.", rich_help_panel=MODEL
+        metavar="BUNDLE",
+        help="thorough: read each picture four ways, finds more and takes four times as long; or the folder or zip of "
+        "another annotator. [edge]",
+        rich_help_panel=MODEL,
     ),
 ]
 BackendName = Annotated[

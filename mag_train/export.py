@@ -46,20 +46,25 @@ MEASURED_AT_EXPORT = {"mask_slope", "torch_difference", "calibration_check", "fl
 """Facts of a bundle that are of its networks as they are, not of how they were trained."""
 
 
-def bundle_of_run(run: Path, data: Path | None, weights_licence: str, average_with: Path | None = None) -> Bundle:
+def bundle_of_run(
+    run: Path, data: Path | None, weights_licence: str, average_with: Path | None = None, thorough: bool = False
+) -> Bundle:
     """The bundle of a run's best checkpoint, or of its last while there is no best.
 
     `data`: where the photos lie that calibrate the score (`calibration_photos`), the run's own unless given.
     `average_with`: a bundle, the one that the run started from, half way to whose weights those of the run are taken
-    (`midway`). Raises RunError when ONNX Runtime and torch disagree on the network or there are no photos, BundleError
-    or ValueError when the other bundle cannot be used.
+    (`midway`). `thorough`: write a `ThoroughAnnotator` with the weights of the run's.
+
+    Raises RunError when ONNX Runtime and torch disagree on the network, there are no photos or `thorough` is asked of
+    another annotator than `edge`, BundleError or ValueError when the other bundle cannot be used.
     """
     state = load_checkpoint(best_checkpoint(run))
     config = Config.model_validate(state["config"])
+    name = _thorough(config.model.annotator) if thorough else config.model.annotator
     own = Path(state["data"])
     held_out = state.get("held_out", ())
     photos = calibration_photos(data) if data and data.resolve() != own else calibration_photos(own, held_out)
-    annotator = averaged_annotator(config, state)
+    annotator = averaged_annotator(config, state, name)
     facts = _facts(config, state)
     if average_with:
         other = bundle.load(average_with)
@@ -68,7 +73,7 @@ def bundle_of_run(run: Path, data: Path | None, weights_licence: str, average_wi
         facts["averaged_with"] = other.sha256
         facts.pop("validation_ap", None)  # that of the run's own weights
     draft = Bundle(
-        annotator=config.model.annotator,
+        annotator=name,
         multiple=annotator.side_multiple,
         max_side=MAX_SIDE,
         normalisation=NORMALISATION,
@@ -82,19 +87,28 @@ def bundle_of_run(run: Path, data: Path | None, weights_licence: str, average_wi
     return _calibrated(annotator, draft, photos)
 
 
-def calibrated_anew(model: Path, data: Path) -> Bundle:
+def calibrated_anew(model: Path, data: Path, thorough: bool = False) -> Bundle:
     """A bundle whose mask and score are calibrated on the photos in `data`, in float32 and float16.
 
-    Raises BundleError, RunError when its annotator is none of ours, its networks disagree or there are no photos.
+    `thorough`: as for `bundle_of_run`. Raises BundleError, RunError when its annotator is none of ours or is asked to
+    be thorough and cannot, its networks disagree or there are no photos.
     """
     given = bundle.load(model)
+    name = _thorough(given.annotator) if thorough else given.annotator
     photos = calibration_photos(data)
     try:
-        annotator = tempered(of_bundle(given.annotator, weights_of(given)), 1 / slope_of(given))
+        annotator = tempered(of_bundle(name, weights_of(given)), 1 / slope_of(given))
     except ValueError as error:
         raise RunError(f"{model}: {error}") from error
     facts = {name: fact for name, fact in given.training.items() if name not in MEASURED_AT_EXPORT}
-    return _calibrated(annotator, replace(given, training=facts, networks={}), photos)
+    return _calibrated(annotator, replace(given, annotator=name, training=facts, networks={}), photos)
+
+
+def _thorough(annotator: str) -> str:
+    """The annotator that reads a picture four ways with the weights of the one called so."""
+    if annotator not in ("edge", "thorough"):
+        raise RunError(f"the {annotator} annotator has no thorough form; edge has")
+    return "thorough"
 
 
 def _calibrated(annotator: Annotator, draft: Bundle, photos: list[Photo]) -> Bundle:

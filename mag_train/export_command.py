@@ -54,6 +54,10 @@ Int8 = Annotated[
         help="Add the INT8 network, calibrated on the authentic photos in a folder, as --data takes one.",
     ),
 ]
+Thorough = Annotated[
+    bool,
+    typer.Option("--thorough", help="Let the annotator read each picture four ways: better, and four times as slow."),
+]
 Engine = Annotated[
     Precision | None,
     typer.Option(
@@ -73,6 +77,7 @@ def export(
     weights_licence: WeightsLicence = "unknown: as the licences of the training photos allow",
     average_with: AverageWith = None,
     int8: Int8 = None,
+    thorough: Thorough = False,
     engine: Engine = None,
     extra: With = None,
 ) -> None:
@@ -92,15 +97,15 @@ def export(
     retoucher = exporting.retoucher_of_run(run) if extra and not is_bundle else b""
     quantised_on = authentic_photos(int8) if int8 else []
     if is_bundle:
-        if extra or average_with or not (data or int8):
+        if extra or average_with or not (data or (int8 and not thorough)):
             raise typer.BadParameter(
-                "a bundle has no retoucher and no photos, name some by --data or --int8; and runs are averaged, "
-                "not bundles",
+                "a bundle has no retoucher and no photos, name some by --data, or by --int8 if no more than INT8 is "
+                "wanted; and runs are averaged, not bundles",
                 param_hint="RUN",
             )
-        written = exporting.calibrated_anew(run, data) if data else bundles.load(run)
+        written = exporting.calibrated_anew(run, data, thorough) if data else bundles.load(run)
     else:
-        written = exporting.bundle_of_run(run, data, weights_licence, average_with)
+        written = exporting.bundle_of_run(run, data, weights_licence, average_with, thorough)
     if int8:
         written = with_int8(written, quantised_on)
     bundles.save(written, bundle)  # now, complete: whatever failed before leaves what lay there alone

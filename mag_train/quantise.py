@@ -107,8 +107,8 @@ def quantise(network: bytes, images: list[Image]) -> bytes:
     for name, scale in scales.items():
         graph.initializer.append(helper.make_tensor(f"{name}_scale", TensorProto.FLOAT, [], [scale]))
     graph.initializer.append(helper.make_tensor("zero_point", TensorProto.INT8, [], [0]))
-    for node in convolutions:
-        _quantise_weight(graph, weights[node.input[1]])
+    for name in dict.fromkeys(node.input[1] for node in convolutions):
+        _quantise_weight(graph, weights[name])
     _insert(graph, scales, {node.input[1] for node in convolutions})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
@@ -263,16 +263,16 @@ def _quantise_weight(graph: GraphProto, weight: TensorProto) -> None:
 
 
 def _insert(graph: GraphProto, scales: dict[str, float], weights: set[str]) -> None:
-    """Put the QDQ pairs behind the tensors that have scales, and a DequantizeLinear before each weight's reader."""
+    """Put the QDQ pairs behind the tensors that have scales, and a DequantizeLinear before each reader of a weight."""
     nodes = []
     for node in graph.node:
         for position, name in enumerate(node.input):
             if name in scales:
                 node.input[position] = f"{name}_dq"
             elif name in weights:
-                inputs = [f"{name}_q", f"{name}_scale", f"{name}_zero"]
-                nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{name}_dq"], f"{name}_dq", axis=0))
-                node.input[position] = f"{name}_dq"
+                inputs, restored = [f"{name}_q", f"{name}_scale", f"{name}_zero"], f"{name}_for_{node.output[0]}_dq"
+                nodes.append(helper.make_node("DequantizeLinear", inputs, [restored], restored, axis=0))
+                node.input[position] = restored
         nodes.append(node)
         for name in set(node.output) & set(scales):
             factors = [f"{name}_scale", "zero_point"]

@@ -129,7 +129,19 @@ def test_no_bundle_there(tmp_path: Path) -> None:
             bundle.load(tmp_path / name)
 
 
-def test_the_bundle_that_ships_is_sound() -> None:
-    shipped = bundle.load(bundle.bundled())
-    assert shipped.annotator == "edge" and shipped.multiple == 32 and shipped.classes == bundle.CLASS_NAMES
-    assert 0 <= shipped.calibration.authentic <= shipped.calibration.spliced <= 1
+@pytest.mark.parametrize("name", bundle.SHIPPED)
+def test_the_bundles_that_ship_are_sound(name: str) -> None:
+    shipped = bundle.load(bundle.bundled(name))
+    assert shipped.annotator == name and shipped.multiple == 32 and shipped.classes == bundle.CLASS_NAMES
+    assert 0 < shipped.calibration.authentic < shipped.calibration.spliced < 1
+    assert set(shipped.networks) == set(bundle.NETWORKS)
+
+
+def test_a_bundle_that_ships_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless something of that name lies there: whoever made a bundle of their own means it."""
+    monkeypatch.chdir(tmp_path)
+    assert bundle.located(None) == bundle.located("edge") == bundle.bundled()
+    assert bundle.located("thorough") == bundle.located(Path("thorough")) == bundle.bundled("thorough")
+    assert bundle.located("elsewhere/thorough") == Path("elsewhere/thorough")
+    (tmp_path / "thorough").mkdir()
+    assert bundle.located("thorough") == Path("thorough")

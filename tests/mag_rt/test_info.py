@@ -90,7 +90,7 @@ def test_the_bundle_that_ships_is_the_default_and_says_how_well_it_is_calibrated
     facts = json.loads(info("--json").stdout)
     assert facts["ships"] and {each["precision"] for each in facts["networks"]} >= {"float32"}
     printed = info().stdout
-    assert "the one that ships" in printed and "(false alarms)" in printed and "\x1b" not in printed
+    assert "which ships with magrt" in printed and "(false alarms)" in printed and "\x1b" not in printed
 
 
 def test_what_a_bundle_does_not_record_is_said_to_be_unknown(red_model: Path) -> None:

@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from mag_rt import Scanner
 from mag_rt.errors import MagrtError
 from tests.conftest import grey_with_red_box, save
+
+EXAMPLES = Path(__file__).parents[2] / "examples/photos"
 
 
 @pytest.fixture
@@ -43,6 +46,15 @@ def test_a_reader_that_does_not_close_leaves_no_process_behind(
     with pytest.raises(MagrtError, match="the GPU is gone"):
         scanner.close()
     assert worker._process.poll() is not None
+
+
+def test_the_thorough_annotator_that_ships_says_the_same_of_a_mirror_image() -> None:
+    photo = cv2.imread(str(EXAMPLES / "spliced-sheep-meadow.jpg"))[192:448, 64:384]  # whole blocks: nothing is padded
+    with Scanner("thorough", precision="float32") as scanner:
+        finding, mirrored = scanner.scan_images([photo, np.ascontiguousarray(photo[:, ::-1])])
+    assert finding.mask is not None and mirrored.mask is not None and finding.mask.max() > 128
+    np.testing.assert_allclose(mirrored.mask[:, ::-1].astype(int), finding.mask, atol=1)
+    assert mirrored.score == pytest.approx(finding.score, abs=0.02)
 
 
 def test_a_large_picture_is_shrunk_for_the_network_and_its_map_brought_back(scanner: Scanner) -> None:

@@ -5,6 +5,7 @@ import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -193,6 +194,38 @@ def test_a_bundle_is_calibrated_anew_without_its_run(exported: Path, photo_folde
     np.testing.assert_allclose(logits * again, logits_before, atol=0.02)
 
 
+def test_a_thorough_bundle_is_the_mean_of_four_readings_by_the_same_weights(
+    run: Path, exported: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    """Of a run as of a bundle, in every precision, and training can go on from it."""
+    of_run = bundle_of_run(run, photo_folder, "test only", thorough=True)
+    arguments = ["--thorough", "--data", str(photo_folder), "--int8", str(photo_folder / "images")]
+    app(["export", str(exported), str(tmp_path / "thorough"), *arguments], standalone_mode=False)
+    of_bundle = bundles.load(tmp_path / "thorough")
+    assert of_bundle.networks.keys() == {"float32", "float16", "int8"}
+    image = torch.rand(1, 3, 64, 96) * 2 - 1
+    for given, precision, near in ((of_run, "float32", 1e-3), (of_bundle, "float32", 1e-3), (of_bundle, "int8", 0.1)):
+        edge = tempered(averaged_annotator(*_settings_and_state(run)), slope_of(given))
+        with torch.no_grad():
+            expected = torch.stack([edge(image.flip(way)).flip(way) for way in ([], [2], [3], [2, 3])]).mean(dim=0)
+        said = OnnxRuntimeBackend(given, precision).probabilities(image.numpy())
+        np.testing.assert_allclose(said, expected, atol=near)
+        assert given.annotator == "thorough" and len(given.network) < 1.05 * len(bundles.load(exported).network)
+    rules = configuration.load("smoke", ["schedule.epochs=1"])
+    assert trainer.start(rules, photo_folder, tmp_path / "more", warm=tmp_path / "thorough").mag.annotator.training
+
+
+def _settings_and_state(run: Path) -> tuple[Config, dict[str, Any]]:
+    state = load_checkpoint(run / "best.pt")
+    return Config.model_validate(state["config"]), state
+
+
+def test_only_the_edge_annotator_has_a_thorough_form(exported: Path, photo_folder: Path, tmp_path: Path) -> None:
+    bundles.save(replace(bundles.load(exported), annotator="paper"), tmp_path / "paper")
+    with pytest.raises(RunError, match="the paper annotator has no thorough form; edge has"):
+        calibrated_anew(tmp_path / "paper", photo_folder, thorough=True)
+
+
 def test_a_bundle_of_another_network_cannot_be_calibrated_anew(
     exported: Path, photo_folder: Path, tmp_path: Path
 ) -> None:
@@ -201,11 +234,14 @@ def test_a_bundle_of_another_network_cannot_be_calibrated_anew(
         calibrated_anew(tmp_path / "theirs", photo_folder)
 
 
-def test_a_bundle_has_no_photos_to_be_checked_on_and_nothing_that_a_run_has(exported: Path, tmp_path: Path) -> None:
+def test_a_bundle_has_no_photos_to_be_checked_on_and_nothing_that_a_run_has(
+    exported: Path, photo_folder: Path, tmp_path: Path
+) -> None:
     photos = ["--data", str(tmp_path)]
     for words in (
         [exported],
         [exported.with_suffix(".zip")],
+        [exported, "--int8", str(photo_folder / "images"), "--thorough"],
         [exported, *photos, "--with", "retoucher"],
         [exported, *photos, "--average-with", exported],
     ):

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mag_train.config import ModelConfig
 from mag_train.models import Mag
-from mag_train.models.annotator import EdgeAnnotator, NoiseViews, PaperAnnotator
+from mag_train.models.annotator import EdgeAnnotator, NoiseViews, PaperAnnotator, ThoroughAnnotator
 from mag_train.models.compositing import attention_blend
 from mag_train.models.discriminator import PatchDiscriminator
 from mag_train.models.retoucher import Retoucher
@@ -57,6 +57,21 @@ def test_the_edge_annotator_takes_any_multiple_of_32_and_gives_probabilities() -
     with torch.no_grad():
         maps = network(torch.rand(2, 3, 32, 96) * 2 - 1)
     assert maps.shape == (2, 12, 32, 96) and maps.min() >= 0 and maps.max() <= 1
+
+
+def test_the_thorough_annotator_finds_the_same_in_a_flipped_picture() -> None:
+    """And with the weights of `edge` gives the mean of what that says of the picture and of each of its flips."""
+    edge, thorough = EdgeAnnotator().eval(), ThoroughAnnotator().eval()
+    thorough.load_state_dict(edge.state_dict())
+    image = torch.rand(2, 3, 32, 64) * 2 - 1
+    ways: list[list[int]] = [[], [2], [3], [2, 3]]
+    with torch.no_grad():
+        maps = thorough(image)
+        for way in ways:
+            torch.testing.assert_close(thorough(image.flip(way)), maps.flip(way))
+        each = torch.stack([edge(image.flip(way)).flip(way) for way in ways])
+    torch.testing.assert_close(maps, each.mean(dim=0))
+    assert (each[0] - maps).abs().max() > 1e-3  # or the rest would say nothing
 
 
 def test_noise_views_are_the_picture_and_its_residuals_unshuffled() -> None:

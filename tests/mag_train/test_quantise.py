@@ -74,6 +74,29 @@ def test_each_output_channel_of_a_weight_has_its_scale(graph: onnx.GraphProto) -
         assert (worst <= scale / 2 * 1.001).all() and np.abs(constants[f"{name}.weight_q"]).max() <= 127
 
 
+def test_a_weight_that_two_convolutions_read_is_there_once(images: list[NDArray[np.float32]]) -> None:
+    """And each has a DequantizeLinear of its own for it, which is where TensorRT looks for one."""
+    model = onnx.load_from_string(small_unet())
+    for node in list(model.graph.node):
+        again = helper.make_node(node.op_type, [], [])
+        again.CopyFrom(node)
+        inner = {name for each in model.graph.node for name in each.output}
+        again.name = f"{node.name}_again" if node.name else ""
+        again.input[:] = [f"{name}_again" if name in inner else name for name in node.input]
+        again.output[:] = [f"{name}_again" for name in node.output]
+        model.graph.node.append(again)
+    model.graph.node.append(helper.make_node("Add", ["annotation", "annotation_again"], ["both"]))
+    model.graph.output[0].name = "both"
+    quantised = quantise(model.SerializeToString(), images)
+    graph = onnx.load_from_string(quantised).graph
+    assert [each.name for each in graph.initializer if each.name.startswith("up.weight_q")] == ["up.weight_q"]
+    read = [node.input[1] for node in graph.node if node.op_type == "Conv" and node.name.startswith("up")]
+    assert len(set(read)) == 2 and all(name.endswith("_dq") for name in read)
+    once = onnxruntime.InferenceSession(quantise(small_unet(), images)).run(None, {"image": images[0]})[0]
+    twice = onnxruntime.InferenceSession(quantised).run(None, {"image": images[0]})[0]
+    np.testing.assert_allclose(twice, 2 * once, atol=1e-5)
+
+
 def test_what_is_concatenated_shares_the_scale_of_the_whole(images: list[NDArray[np.float32]]) -> None:
     """Also where what has a reader of its own is the smaller part."""
     model = onnx.load_from_string(small_unet())
