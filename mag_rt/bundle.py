@@ -167,6 +167,8 @@ def load(path: Path) -> Bundle:
             return _parse(path, lambda name: _read_member(path, archive, str(inside / name)))
     except BundleError:
         raise
+    except FileNotFoundError:
+        raise BundleError(f"{path}: no such bundle; {' and '.join(SHIPPED)} ship with magrt") from None
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror or error}") from None
     except Exception as error:  # zipfile's own, and what it lets through of zlib, bz2, lzma and names that are no text

@@ -118,7 +118,7 @@ def test_errors_are_exact_and_a_line_each(red_model: Path, tmp_path: Path) -> No
     (tmp_path / "empty").mkdir()
     cases: list[tuple[type[MagrtError], str, Callable[[], Any]]] = [
         (BundleError, "incomplete: bundle.json is missing", lambda: Scanner(tmp_path / "empty")),
-        (BundleError, "No such file", lambda: Scanner(tmp_path / "nowhere")),
+        (BundleError, "no such bundle", lambda: Scanner(tmp_path / "nowhere")),
         (BundleError, "no int8 network", lambda: Scanner(red_model, backend="onnxruntime", precision="int8")),
         (BackendError, "no backend abacus", lambda: Scanner(red_model, backend="abacus")),
         (BackendError, "no precision int4", lambda: Scanner(red_model, precision="int4")),

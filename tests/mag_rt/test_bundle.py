@@ -145,3 +145,5 @@ def test_a_bundle_that_ships_goes_by_its_name(tmp_path: Path, monkeypatch: pytes
     assert bundle.located("elsewhere/thorough") == Path("elsewhere/thorough")
     (tmp_path / "thorough").mkdir()
     assert bundle.located("thorough") == Path("thorough")
+    with pytest.raises(BundleError, match="thorogh: no such bundle; edge and thorough ship with magrt"):
+        bundle.load(bundle.located("thorogh"))

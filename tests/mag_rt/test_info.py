@@ -118,7 +118,7 @@ def test_facts_of_any_shape_are_no_reason_to_fail(training: dict[str, Any], red_
 
 def test_a_bundle_that_cannot_be_used_is_one_line_and_exit_2(model: Path, tmp_path: Path) -> None:
     (model / "annotator.onnx").write_bytes(b"tampered")
-    for path, reason in ((model, "annotator.onnx is damaged"), (tmp_path / "nowhere", "No such file")):
+    for path, reason in ((model, "annotator.onnx is damaged"), (tmp_path / "nowhere", "no such bundle")):
         done = info("--model", path)
         assert done.returncode == 2 and done.stdout == ""
         assert reason in done.stderr and done.stderr.count("\n") == 1
