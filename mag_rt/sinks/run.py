@@ -50,21 +50,47 @@ def alone(folder: Path) -> Iterator[None]:
 def begin(folder: Path, run: dict[str, Any], resume: bool, overwrite: bool) -> None:
     """Make the folder ready for the scan that `run` describes, and say in its run.json that it has not finished.
 
-    Where the scan goes on, report and table of before stay until its end if it will replace them then.
+    Where the scan goes on, report and table of before stay until its end if it will replace them then. Files of such
+    names that no scan made there are somebody's own: they stay, and only `overwrite` lets this one replace them.
 
-    Raises ResultsError when the folder holds results and neither `resume` nor `overwrite` says what to do with them, or
-    when they are of another model, backend or options than `run`; OSError when nothing can be written there.
+    Raises ResultsError when the folder holds results and neither `resume` nor `overwrite` says what to do with them,
+    when they are of another model, backend or options than `run`, or when somebody's own file is in the way; OSError
+    when nothing can be written there.
     """
-    if (folder / jsonl.NAME).exists() and not overwrite:
-        if not resume:
-            raise ResultsError(f"{folder} holds results: --resume goes on with them, --overwrite starts afresh")
+    before, to_come = _made_before(folder), _made_at_the_end(run)
+    goes_on = (folder / jsonl.NAME).exists() and not overwrite
+    if goes_on and not resume:
+        raise ResultsError(f"{folder} holds results: --resume goes on with them, --overwrite starts afresh")
+    if goes_on:
         _refuse_another(folder, run)
-        stale = [name for option, name in MADE_AT_THE_END.items() if not run["options"][option]]
-    else:
-        stale = [jsonl.NAME, *MADE_AT_THE_END.values()]
-    for name in stale:
+    for name in () if overwrite else sorted(to_come - before):
+        if (folder / name).exists():
+            raise ResultsError(f"{folder / name} is of no scan there: move it, take another --out, or --overwrite")
+    for name in before - to_come if goes_on else before | {jsonl.NAME}:
         (folder / name).unlink(missing_ok=True)
     write(folder, run)
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """The folder's run.json; None where there is none that can be read."""
+    try:
+        run = json.loads((folder / NAME).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return run if isinstance(run, dict) else None
+
+
+def _made_before(folder: Path) -> set[str]:
+    """Those of `MADE_AT_THE_END` that a scan has made there; all of them where its results have lost their run.json."""
+    run = _read(folder)
+    if run is None:
+        return {*MADE_AT_THE_END.values()} if (folder / jsonl.NAME).exists() else set()
+    return _made_at_the_end(run)
+
+
+def _made_at_the_end(run: dict[str, Any]) -> set[str]:
+    options = run.get("options")
+    return {name for option, name in MADE_AT_THE_END.items() if isinstance(options, dict) and options.get(option)}
 
 
 def write(folder: Path, run: dict[str, Any]) -> None:
@@ -91,8 +117,8 @@ def left(folder: Path, frames: Iterable[Frame]) -> Iterator[Frame]:
 
 def _refuse_another(folder: Path, run: dict[str, Any]) -> None:
     try:
-        before = _compared(json.loads((folder / NAME).read_text(encoding="ascii")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        before = _compared(_read(folder) or {})
+    except (KeyError, TypeError, AttributeError):
         raise ResultsError(
             f"{folder}: no {NAME} says what its results were made with: --overwrite starts afresh"
         ) from None

@@ -87,6 +87,34 @@ def test_what_the_scan_will_make_anew_stays_until_then(out: Path) -> None:
     assert [(out / each).exists() for each in RESULTS] == [True, False]
 
 
+@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("run_json", [None, '{"name": "of another program"}'])
+def test_somebodys_own_file_is_neither_removed_nor_replaced(tmp_path: Path, name: str, run_json: str | None) -> None:
+    (tmp_path / name).write_text("mine")
+    if run_json:
+        (tmp_path / "run.json").write_text(run_json)
+    option = {"report.html": "report", "findings.csv": "csv"}[name]
+    with pytest.raises(ResultsError, match=f"{name} is of no scan there: move it, take another --out, or --overwrite"):
+        begin(tmp_path, RUN, resume=False, overwrite=False)
+    for overwrite in (False, True):
+        begin(tmp_path, changed("options", option, False), resume=False, overwrite=overwrite)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_nor_is_it_by_a_table_that_is_asked_for_when_a_scan_goes_on(tmp_path: Path) -> None:
+    begin(tmp_path, changed("options", "csv", False), resume=False, overwrite=False)
+    for name in ("findings.jsonl", "findings.csv"):
+        (tmp_path / name).touch()
+    with pytest.raises(ResultsError, match=r"findings\.csv is of no scan there"):
+        begin(tmp_path, RUN, resume=True, overwrite=False)
+
+
+def test_results_without_their_run_json_are_overwritten_whole(out: Path) -> None:
+    (out / "run.json").write_text("{")
+    begin(out, changed("options", "report", False), resume=False, overwrite=True)
+    assert not any((out / each).exists() for each in ("findings.jsonl", *RESULTS))
+
+
 def lines(out: Path, *found: Finding) -> None:
     sink = JsonlSink(out)
     for each in found:
