@@ -18,13 +18,14 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """
     partial = path.with_suffix(".partial")
     try:
+        partial.touch()  # of a folder that has gone or may not be written to, torch says what it says of a full disk
         torch.save(state, partial)
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as a RuntimeError
+    except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
-        reason = error.strerror if isinstance(error, OSError) else "the disk is full or failing"
+        reason = error.strerror if isinstance(error, OSError) else "the disk is full or failing, make room"
         goes_on = "--resume goes on from the last checkpoint" if path.with_name("last.pt").exists() else "start again"
-        raise RunError(f"cannot write {path}: {reason}; make room, and {goes_on}") from error
+        raise RunError(f"cannot write {path}: {reason}; {goes_on}") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
