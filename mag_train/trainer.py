@@ -253,13 +253,18 @@ class Run:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Mean AP of the averaged annotator over splices of the held-out photos, always the same ones."""
+        """Mean AP of the averaged annotator over splices of the held-out photos, always the same ones.
+
+        Raises RunError when its answers are no numbers.
+        """
         self.average.eval()
         scores = []
         for index in range(VALIDATION_BATCHES):
             raw, _ = self.validation[index]
             self._report_unreadable(raw)
             masks = self.average(pictures(raw, self.fabric.device).image)[:, 0].cpu().numpy()
+            if not np.isfinite(masks).all():
+                raise RunError(f"after iteration {self.iteration} the annotator gives no numbers: training diverged")
             scores += [average_precision(t, m) for t, m in zip(raw.mask.numpy() > 0, masks, strict=True)]
         return float(np.nanmean(scores))
 

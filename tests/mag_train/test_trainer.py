@@ -404,6 +404,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_terms_and_photos(
     assert torch.isfinite(load_checkpoint(tmp_path / "run" / "last.pt")["networks"]["annotator.head.weight"]).all()
 
 
+def test_training_that_has_diverged_is_called_that(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
+    run = trainer.start(rules, photo_folder, tmp_path / "run")
+    for weights in run.average.parameters():
+        weights.data.fill_(float("nan"))
+    with pytest.raises(RunError, match="after iteration 0 the annotator gives no numbers: training diverged"):
+        run.validate()
+
+
 def test_a_corrupt_photo_is_skipped_and_said_once(
     rules: Config, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
