@@ -188,6 +188,8 @@ def test_a_larger_count_adds_and_the_same_again_does_nothing(photo_folder: Path,
         result = synthesize(photo_folder, out, "--count", count, "--workers", 1)
         assert f"{made} of each made now" in result.output
     assert contents(out) == contents(dataset)
+    said = f"{out}: 30 spliced and 30 authentic pictures, 0 of each made now"  # what is there, not what was asked for
+    assert said in synthesize(photo_folder, out, "--count", 4, "--workers", 1).output
 
 
 def test_one_synthesis_at_a_time_writes_to_a_folder(photo_folder: Path, tmp_path: Path) -> None:
