@@ -21,8 +21,6 @@ from mag_rt.errors import BundleError
 from mag_rt.pictures import Normalisation
 
 FORMAT = 2
-NEW_IN_FORMAT_2 = {"growth": 0.0, "least_pixels": 1, "most_pixels": 1}
-"""What older bundles leave out of their calibration."""
 MANIFEST = "bundle.json"
 NETWORKS = {"float32": "annotator.onnx", "float16": "annotator.fp16.onnx", "int8": "annotator.int8.onnx"}
 """The file of the network in each precision; the float32 reference is there always, the others may be."""
@@ -58,6 +56,10 @@ class Calibration:
     """Smaller and larger pictures count as these."""
 
 
+NEW_IN_FORMAT_2 = {name: getattr(Calibration, name) for name in ("growth", "least_pixels", "most_pixels")}
+"""What older bundles leave out of their calibration."""
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A checked bundle in memory."""
@@ -78,6 +80,8 @@ class Bundle:
     weights_licence: str
     networks: dict[str, bytes]
     """ONNX by precision (`NETWORKS`): image N x 3 x H x W to annotation N x (2+K) x H x W, probabilities."""
+    format: int = FORMAT
+    """Of the manifest that it was read from; what is written has `FORMAT`."""
 
     @property
     def network(self) -> bytes:
@@ -248,6 +252,7 @@ def _parse(path: Path, read: Callable[[str], bytes]) -> Bundle:
             training=dict(manifest["training"]),
             weights_licence=_text(manifest, "weights_licence"),
             networks=networks,
+            format=_whole(manifest, "format", 1, FORMAT),
         )
     except KeyError as error:
         raise BundleError(f"{path}: {MANIFEST} lacks {error}") from None

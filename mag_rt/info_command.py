@@ -58,7 +58,7 @@ def as_facts(path: Path, bundle: Bundle) -> dict[str, Any]:
         "schema": 1,
         "bundle": os.path.abspath(path),
         "ships": any(path.samefile(bundles.bundled(name)) for name in bundles.SHIPPED),
-        "format": bundles.FORMAT,
+        "format": bundle.format,
         "annotator": bundle.annotator,
         "multiple": bundle.multiple,
         "max_side": bundle.max_side,

@@ -23,6 +23,7 @@ from mag_rt import MagrtError, Scanner, __version__
 from mag_rt.pictures import silence_decoders
 from mag_rt.sinks import run as runs
 from mag_rt.sinks import written
+from mag_rt.sinks.alone import alone
 from mag_rt.sinks.jsonl import SCHEMA, findings_in, seen_from
 from mag_rt.sinks.report import write_report
 from mag_rt.sinks.table import write_table
@@ -206,7 +207,7 @@ def scan(
     scanned, passed_over = 0, Counter[str]()
     try:
         frames = find([each for each in sources if each != "-"], out, _listed(sources), passed_over)
-        with runs.alone(out):
+        with alone(out, "scan"):
             with Scanner(
                 model,
                 max_side=max_side,

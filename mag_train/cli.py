@@ -40,7 +40,9 @@ def fit(
             "folders, or images/, masks/ and authentic/.",
         ),
     ] = None,
-    preset: Annotated[str, typer.Option(help="edge (what ships), paper (as published) or smoke (a check).")] = "edge",
+    preset: Annotated[
+        str | None, typer.Option(help="edge (what ships), paper (as published) or smoke (a check). [edge]")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in RUN from its last checkpoint.")] = False,
     start_from: Annotated[
         Path | None,
@@ -68,11 +70,15 @@ def fit(
     if resume:
         if start_from:
             raise typer.BadParameter("a run that is resumed has its own weights", param_hint="--start-from")
+        if preset:
+            raise typer.BadParameter(
+                "a run that is resumed has its own settings; --set changes one", param_hint="--preset"
+            )
         run = trainer.resume(out, data, settings, devices, num_nodes)
     elif data is None:
         raise typer.BadParameter("needed to start a run", param_hint="--data")
     else:
-        run = trainer.start(config.load(preset, settings), data, out, start_from, devices, num_nodes)
+        run = trainer.start(config.load(preset or "edge", settings), data, out, start_from, devices, num_nodes)
     finished = run.fit()
     if not finished and run.fabric.is_global_zero:  # its own launcher takes another process's status for a crash
         raise typer.Exit(130)

@@ -18,7 +18,7 @@ NotNegative = Field(ge=0)
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(_Section):
@@ -108,7 +108,7 @@ class ScheduleConfig(_Section):
 class Config(_Section):
     """Everything that a run depends on, besides its photos."""
 
-    seed: int = NotNegative
+    seed: int = Field(ge=0, lt=1 << 63)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """float32; or bfloat16 or float16 where a layer bears it, float16 with each player's gradients scaled."""
     data: DataConfig
@@ -156,7 +156,8 @@ def _validated(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        said = "no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {said}") from None
 
 
 def _toml_value(text: str) -> Any:

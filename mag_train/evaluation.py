@@ -287,7 +287,7 @@ def _load(picture: Tampered, protocol: Protocol, degraded: Degradation) -> _Load
     if protocol == "paper":
         mask = resize_mask(mask, (PAPER_SIDE, PAPER_SIDE))
     if picture.mask is not None and not mask.any():
-        return skip("splice lost in resizing", f"{picture.mask}: no pixel is left of the splice")
+        return skip("splice lost", f"{picture.mask}: no pixel is left of the splice")
     result = Result(picture, degraded.name, inverted=truth.inverted, stretched=truth.stretched)
     return _Loaded(result, image, mask)
 

@@ -35,8 +35,13 @@ Data = Annotated[
         help="Authentic photos that calibrate mask and score and check the networks; the run's own.",
     ),
 ]
+LICENCE_UNKNOWN = "unknown: as the licences of the training photos allow"
 WeightsLicence = Annotated[
-    str, typer.Option("--weights-licence", help="What the training photos allow the weights to be used for.")
+    str | None,
+    typer.Option(
+        "--weights-licence",
+        help=f"What the training photos allow the weights of a run to be used for. [{LICENCE_UNKNOWN}]",
+    ),
 ]
 AverageWith = Annotated[
     Path | None,
@@ -74,7 +79,7 @@ def export(
     run: Run,
     bundle: Target,
     data: Data = None,
-    weights_licence: WeightsLicence = "unknown: as the licences of the training photos allow",
+    weights_licence: WeightsLicence = None,
     average_with: AverageWith = None,
     int8: Int8 = None,
     thorough: Thorough = False,
@@ -97,15 +102,15 @@ def export(
     retoucher = exporting.retoucher_of_run(run) if extra and not is_bundle else b""
     quantised_on = authentic_photos(int8) if int8 else []
     if is_bundle:
-        if extra or average_with or not (data or (int8 and not thorough)):
+        if extra or average_with or weights_licence or not (data or (int8 and not thorough)):
             raise typer.BadParameter(
                 "a bundle has no retoucher and no photos, name some by --data, or by --int8 if no more than INT8 is "
-                "wanted; and runs are averaged, not bundles",
+                "wanted; it keeps its licence; and runs are averaged, not bundles",
                 param_hint="RUN",
             )
         written = exporting.calibrated_anew(run, data, thorough) if data else bundles.load(run)
     else:
-        written = exporting.bundle_of_run(run, data, weights_licence, average_with, thorough)
+        written = exporting.bundle_of_run(run, data, weights_licence or LICENCE_UNKNOWN, average_with, thorough)
     if int8:
         written = with_int8(written, quantised_on)
     bundles.save(written, bundle)  # now, complete: whatever failed before leaves what lay there alone

@@ -105,9 +105,10 @@ def synthesize(
         raise ValueError("--quality is for JPEG: leave it out, or leave out --pictures png")
     silence_decoders()  # what cannot be read is named here
     found = _photos(photos, annotations)
-    total = count or len(found)
     recipe = Recipe(seed, size, pictures.value, quality, masks.value)
-    todo = missing(out, recipe, begin(out, recipe, found, photos), total)
+    there = begin(out, recipe, found, photos)
+    total = max(count or len(found), len(there))
+    todo = missing(out, recipe, there, total)
     processes = min(workers or os.cpu_count() or 1, max(len(todo), 1))
     made, unreadable = total - len(todo), set[str]()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -4,7 +4,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.amp import GradScaler
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from mag_rt.sinks.alone import alone
 from mag_train import panels
 from mag_train.checkpoint import RunError, load_checkpoint, save_checkpoint
 from mag_train.config import Config, override
@@ -123,7 +124,7 @@ class Run:
     def fit(self) -> bool:
         """Train from where the run stands to its last epoch, and whether it came there.
 
-        Ctrl-C or SIGTERM saves `last.pt` and returns early.
+        Ctrl-C or SIGTERM saves `last.pt` and returns early. Raises ResultsError when the run is going on elsewhere.
         """
         per_epoch, schedule = self.iterations_per_epoch, self.config.schedule
         last = self.iteration + (schedule.epochs - self.epoch) * per_epoch - self.step
@@ -161,12 +162,17 @@ class Run:
                 asked = time.perf_counter()
         return True
 
-    def _log(self) -> Log | nullcontext[None]:
-        """What the first process writes; rows and panels of a time past the one that is resumed are dropped."""
+    @contextmanager
+    def _log(self) -> Iterator[Log | None]:
+        """What the first process writes, alone; rows and panels of a time past the one that is resumed are dropped."""
         if not self.fabric.is_global_zero:
-            return nullcontext()
-        panels.forget(self.folder, after=self.epoch)
-        return Log(self.folder, self.iteration)
+            yield None
+            return
+        with alone(self.folder, "run"):
+            (self.folder / "config.json").write_text(self.config.model_dump_json(indent=2))
+            panels.forget(self.folder, after=self.epoch)
+            with Log(self.folder, self.iteration) as log:
+                yield log
 
     def _drawn(self, last: int) -> Iterator[tuple[RawPictures, RawPictures]]:
         """This process's batches from here to iteration `last`: every so many of the stream's, beginning at its own."""
@@ -247,13 +253,18 @@ class Run:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Mean AP of the averaged annotator over splices of the held-out photos, always the same ones."""
+        """Mean AP of the averaged annotator over splices of the held-out photos, always the same ones.
+
+        Raises RunError when its answers are no numbers.
+        """
         self.average.eval()
         scores = []
         for index in range(VALIDATION_BATCHES):
             raw, _ = self.validation[index]
             self._report_unreadable(raw)
             masks = self.average(pictures(raw, self.fabric.device).image)[:, 0].cpu().numpy()
+            if not np.isfinite(masks).all():
+                raise RunError(f"after iteration {self.iteration} the annotator gives no numbers: training diverged")
             scores += [average_precision(t, m) for t, m in zip(raw.mask.numpy() > 0, masks, strict=True)]
         return float(np.nanmean(scores))
 
@@ -343,8 +354,6 @@ def start(
     if fabric.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
     run.save("last.pt")
-    if fabric.is_global_zero:
-        (folder / "config.json").write_text(config.model_dump_json(indent=2))
     return run
 
 
@@ -362,8 +371,6 @@ def resume(folder: Path, data: Path | None, overrides: Sequence[str], devices: i
     fabric = launch(config.precision, devices, num_nodes)
     run = Run(config, data or Path(state["data"]), folder, fabric, state.get("held_out", ()))
     run.load(state)
-    if run.fabric.is_global_zero:
-        (folder / "config.json").write_text(config.model_dump_json(indent=2))
     return run
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,38 +12,11 @@ from mag_rt.sinks import jsonl, report, table
 from mag_rt.sinks.whole import whole
 from mag_rt.sources import Frame
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 NAME = "run.json"
 MADE_AT_THE_END = {"csv": table.NAME, "report": report.NAME}
 """By the option that asks for it."""
 FREE = frozenset({"sources", "fail_on", "csv", "isolate"})
 """Options that may change when a scan goes on: what a picture's line says does not depend on them."""
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other scans out of the folder in the meantime. Raises ResultsError when one is at work there.
-
-    Where the system has no such locks (Windows, some network drives) it goes on without.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
-        yield
-        return
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ResultsError(f"{folder}: another scan is writing there") from None
-        yield
-    finally:
-        os.close(lock)
 
 
 def begin(folder: Path, run: dict[str, Any], resume: bool, overwrite: bool) -> None:

@@ -85,7 +85,7 @@ def annotated_photos(folder: Path, annotations: Path) -> tuple[list[AnnotatedPho
     Raises ValueError when the file is no COCO annotation, none of its categories is a class, or no photo is there.
     """
     try:
-        tree = json.loads(annotations.read_text(encoding="utf-8"))
+        tree = json.loads(annotations.read_text(encoding="utf-8-sig"))
         labels = {each["id"]: CATEGORIES.get(each["name"].lower(), 0) for each in tree["categories"]}
         instances = _by_image(tree["annotations"], labels)
         photos = [

@@ -200,7 +200,7 @@ def manifest_rows(manifest: Path, columns: Iterable[str], role: str) -> list[dic
     UTF-8.
     """
     try:
-        with manifest.open(newline="", encoding="utf-8") as file:
+        with manifest.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file, delimiter="\t", restval="")
             missing = set(columns).difference(table.fieldnames or ())
             rows = [row for row in table if not missing and row["role"] == role]

@@ -30,6 +30,7 @@ import numpy as np
 
 from mag_rt.bundle import CLASS_NAMES
 from mag_rt.pictures import silence_decoders
+from mag_rt.sinks.alone import alone
 from mag_train.data.history import PUBLISHED_QUALITY, Image, jpeg, publish, wear
 from mag_train.data.photos import Labelled, Readable, Reader, turn
 from mag_train.data.synthesis import Picture, frame, mask_edge, paste
@@ -210,17 +211,17 @@ def write(
 
     The files of a picture are written before its row, so a row stands for files that are there. Yields without files.
 
-    Raises UnfinishedError when the disk is full or cannot be written to, or a worker dies.
+    Raises UnfinishedError when the disk is full or cannot be written to, or a worker dies, ResultsError when another
+    process is writing there.
     """
-    known = len(read_manifest(out))
-    for folder in (FAKE, REAL, MASK, EDGE, FAKE_CLASS, REAL_CLASS):
-        (out / folder).mkdir(exist_ok=True)
     work = partial(_make_and_write, photos, root, recipe, out)
     path = out / MANIFEST
     try:
-        if path.is_file():  # a line that was cut off goes
-            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-        with path.open("ab") as manifest:
+        with alone(out, "synthesis"), path.open("ab") as manifest:
+            known = len(read_manifest(out))
+            manifest.truncate(path.read_bytes().rfind(b"\n") + 1)  # a line that was cut off goes
+            for folder in (FAKE, REAL, MASK, EDGE, FAKE_CLASS, REAL_CLASS):
+                (out / folder).mkdir(exist_ok=True)
             for made in _in_order(work, numbers, workers):
                 if made.row["number"] >= known:
                     manifest.write((json.dumps(made.row) + "\n").encode())

@@ -99,7 +99,14 @@ def test_an_older_format_is_read(red_model: Path) -> None:
 
     as_it_was = bundle.load(red_model)
     edit(red_model, as_format_1)
-    assert bundle.load(red_model) == as_it_was and as_it_was.calibration.growth == 0
+    assert bundle.load(red_model) == replace(as_it_was, format=1) and as_it_was.calibration.growth == 0
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, True])
+def test_a_format_that_there_has_never_been_is_refused(red_model: Path, number: float) -> None:
+    edit(red_model, lambda manifest: manifest.update(format=number))
+    with pytest.raises(BundleError, match="format is not a"):
+        bundle.load(red_model)
 
 
 def test_sizes_that_contradict_each_other_are_refused(red_model: Path) -> None:

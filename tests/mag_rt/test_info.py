@@ -86,6 +86,13 @@ def test_machines_get_the_same_in_json(model: Path, red_bundle: Bundle) -> None:
     assert (network["bytes"], network["sha256"]) == (len(red_bundle.network), red_bundle.sha256)
 
 
+def test_the_format_is_that_of_the_bundle_itself(model: Path) -> None:
+    manifest = json.loads((model / "bundle.json").read_text())
+    (model / "bundle.json").write_text(json.dumps(manifest | {"format": 1}))
+    assert json.loads(info("--model", model, "--json").stdout)["format"] == 1
+    assert "(bundle format 1)" in said(model)
+
+
 def test_the_bundle_that_ships_is_the_default_and_says_how_well_it_is_calibrated() -> None:
     facts = json.loads(info("--json").stdout)
     assert facts["ships"] and {each["precision"] for each in facts["networks"]} >= {"float32"}

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from mag_rt import scan_command
 from mag_rt.cli import app
 from mag_rt.errors import ResultsError
-from mag_rt.sinks import run as runs
+from mag_rt.sinks.alone import alone
 from tests.conftest import grey_with_red_box, save
 from tests.mag_rt.running import command, lines, magrt
 
@@ -202,7 +202,7 @@ def test_a_folder_that_does_not_say_what_it_holds_is_not_added_to(inbox: Path, r
 
 
 def test_one_scan_at_a_time_writes_to_a_folder(inbox: Path, red_model: Path, tmp_path: Path) -> None:
-    with runs.alone(tmp_path / "out"):
+    with alone(tmp_path / "out", "scan"):
         done = magrt("scan", inbox, "--out", tmp_path / "out", "--model", red_model, "--resume")
     assert done.returncode == 2 and "another scan" in done.stderr
 
@@ -213,7 +213,7 @@ def test_others_are_kept_out_until_the_report_is_written(
     met = []
 
     def look(out: Path) -> None:
-        with pytest.raises(ResultsError, match="another scan"), runs.alone(out):
+        with pytest.raises(ResultsError, match="another scan"), alone(out, "scan"):
             pass
         met.append(out)
 

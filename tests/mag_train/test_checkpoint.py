@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mag_train.checkpoint import RunError, best_checkpoint, load_checkpoint, trained_so_far
+from mag_train.checkpoint import RunError, best_checkpoint, load_checkpoint, save_checkpoint, trained_so_far
 
 
 class Hostile:
@@ -26,6 +26,18 @@ def test_a_checkpoint_of_somebody_else_runs_nothing(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not a checkpoint of a run"):
         load_checkpoint(tmp_path / "last.pt")
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("cut_short", [True, False])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, cut_short: bool) -> None:
+    """Also where the damage is in the numbers alone, which torch does not notice."""
+    path = tmp_path / "last.pt"
+    save_checkpoint({"before": {}, "networks": torch.full((100_000,), 7.0)}, path)
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    path.write_bytes(whole[:half] if cut_short else whole[:half] + bytes(1000) + whole[half + 1000 :])
+    with pytest.raises(RunError, match=r"last\.pt: not a checkpoint of a run, or a damaged one"):
+        load_checkpoint(path)
 
 
 def test_of_a_run_the_best_is_used_or_the_last_before_any_is_best(tmp_path: Path) -> None:

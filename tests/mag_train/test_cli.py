@@ -84,5 +84,15 @@ def test_fit_trains_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (config.precision, config.seed, config.data.crop) == ("16-mixed", 7, 64)
     assert started == [Path("photos"), Path("run"), Path("model"), 2, 3]
     assert resumed == ("resume", Path("run"), None, ["precision=16-mixed", "seed=7"], 2, 3)
-    with pytest.raises(typer.BadParameter, match="has its own weights"):
-        cli.app([*words, "--resume", "--start-from", "model"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [(["--start-from", "model"], "has its own weights"), (["--preset", "edge"], "own settings; --set changes one")],
+)
+def test_what_only_a_new_run_can_be_given_is_refused_on_resume(
+    option: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "resume", lambda *_: pytest.fail("it went on as if that had not been said"))
+    with pytest.raises(typer.BadParameter, match=said):
+        cli.app(["fit", "--out", "run", "--resume", *option], standalone_mode=False)

@@ -59,6 +59,13 @@ def test_polygons_and_both_run_length_codes_mark_the_same_pixels(tmp_path: Path,
     assert np.array_equal(labels(tmp_path, (18, segmentation, 0)), expected)
 
 
+def test_annotations_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = annotated(tmp_path, (18, [box(5, 3, 9, 7)], 0))
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    ((photo,), _) = annotated_photos(tmp_path, path)
+    assert len(photo.instances) == 1
+
+
 def test_an_object_of_several_polygons_is_whole_where_they_overlap() -> None:
     region = polygons([box(2, 2, 10, 10), box(6, 6, 10, 10), box(40, 20, 5, 5)], (HEIGHT, WIDTH))
     assert region[6:12, 6:12].all() and region[20:25, 40:45].all()

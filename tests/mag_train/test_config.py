@@ -37,6 +37,9 @@ def test_overrides() -> None:
         ("nothing.here=1", "nothing"),
         ("seed.deeper=1", "seed"),
         ("seed", "section.key=value"),
+        ("optim.lrr=1", r"optim\.lrr: no such setting"),
+        ("optim.lr=inf", "optim.lr"),
+        ("seed=99999999999999999999", "seed"),
     ],
 )
 def test_what_is_unknown_or_not_allowed_is_refused_by_name(override: str, named: str) -> None:

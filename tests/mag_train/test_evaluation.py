@@ -170,7 +170,7 @@ def test_maps_and_masks_meet_at_512_in_the_papers_protocol_and_at_the_pictures_s
     (native_one,) = results(tmp_path, red_model)
     (paper_one,) = results(tmp_path, red_model, "paper")
     assert native_one.metrics["constant map"]["AP"] == pytest.approx(1 / size**2)
-    assert paper_one.skipped == "splice lost in resizing" and not paper_one.metrics
+    assert paper_one.skipped == "splice lost" and not paper_one.metrics
     for protocol, shape in (("native", (size, size)), ("paper", (512, 512))):
         (way, *_) = methods([load_model(red_model)], protocol)
         assert way.answer(grey_with_red_box(size, size)).map.shape == shape
@@ -296,7 +296,7 @@ def test_what_cannot_be_used_is_left_out_and_said(pair: Path, red_model: Path) -
     skipped = {each.picture.image.stem: each.skipped for each in every if each.skipped}
     assert skipped.pop("corrupt") in {"picture truncated", "picture not-a-picture"}
     assert skipped == {
-        "turned": "mask of another shape", "speck": "splice lost in resizing", "absent": "picture unreadable",
+        "turned": "mask of another shape", "speck": "splice lost", "absent": "picture unreadable",
     }  # fmt: skip
     assert summarise(every, ways)[0].tampered == 2
 
@@ -359,7 +359,7 @@ def test_what_was_done_to_masks_is_said_once_whatever_the_degradations(
     printed = capsys.readouterr().out
     assert "1 masks were of another size and were stretched" in printed and "were inverted" not in printed
     assert "2 masks had another name and were found by their number" in printed
-    assert "2 of 2 left out under resize:0.02: splice lost in resizing" in printed
+    assert "2 of 2 left out under resize:0.02: splice lost" in printed
     with table.open(newline="") as file:
         lines = {
             (line["image"][-8:-4], line["inverted"], line["stretched"], line["renamed"])

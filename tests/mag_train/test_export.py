@@ -244,6 +244,7 @@ def test_a_bundle_has_no_photos_to_be_checked_on_and_nothing_that_a_run_has(
         [exported, "--int8", str(photo_folder / "images"), "--thorough"],
         [exported, *photos, "--with", "retoucher"],
         [exported, *photos, "--average-with", exported],
+        [exported, *photos, "--weights-licence", "any use"],
     ):
         with pytest.raises(BadParameter, match="name some by --data"):
             app(["export", *map(str, words), str(tmp_path / "new")], standalone_mode=False)

@@ -34,6 +34,13 @@ def test_a_manifest_gives_the_photos_of_one_role(tmp_path: Path) -> None:
     assert labelled_photos(tmp_path, "development") == [Photo(tmp_path / "b.jpg", None)]
 
 
+@pytest.mark.parametrize(("first", "ends"), [("\ufeff", "\r\n"), ("\ufeff", "\n"), ("", "\r\n")])
+def test_a_manifest_may_come_from_windows(first: str, ends: str, tmp_path: Path) -> None:
+    rows = ["role\timage\tlabel", "training\ta.jpg\ta.png", "training\tb.jpg\t"]
+    (tmp_path / "manifest.tsv").write_bytes((first + ends.join(rows) + ends).encode())
+    assert labelled_photos(tmp_path) == [Photo(tmp_path / "a.jpg", tmp_path / "a.png"), Photo(tmp_path / "b.jpg", None)]
+
+
 def test_a_manifest_without_its_columns_and_a_corrupt_photo_are_named(tmp_path: Path) -> None:
     (tmp_path / "manifest.tsv").write_text("image\tkind\na.jpg\tx\n")
     with pytest.raises(ValueError, match=r"manifest\.tsv: lacks the column label, role"):

@@ -18,6 +18,8 @@ import torch
 from typer.testing import CliRunner
 
 from mag_rt.bundle import CLASS_NAMES
+from mag_rt.errors import ResultsError
+from mag_rt.sinks.alone import alone
 from mag_train.cli import app
 from mag_train.data import writing
 from mag_train.data.photos import labelled_photos
@@ -186,6 +188,21 @@ def test_a_larger_count_adds_and_the_same_again_does_nothing(photo_folder: Path,
         result = synthesize(photo_folder, out, "--count", count, "--workers", 1)
         assert f"{made} of each made now" in result.output
     assert contents(out) == contents(dataset)
+    said = f"{out}: 30 spliced and 30 authentic pictures, 0 of each made now"  # what is there, not what was asked for
+    assert said in synthesize(photo_folder, out, "--count", 4, "--workers", 1).output
+
+
+def test_one_synthesis_at_a_time_writes_to_a_folder(photo_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with alone(out, "synthesis"):
+        result = synthesize(photo_folder, out, "--count", 2, "--workers", 1)
+        assert isinstance(result.exception, ResultsError) and "another synthesis is writing" in str(result.exception)
+        assert not (out / MANIFEST).exists()
+    making = write(labelled_photos(photo_folder), photo_folder, Recipe(1, None, "jpg", None, "npz"), out, range(2), 1)
+    next(making)
+    with pytest.raises(ResultsError), alone(out, "synthesis"):
+        pass
+    list(making)
 
 
 def test_ctrl_c_stops_between_two_pictures(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """A run: it learns, it stops when asked, and what is resumed goes on as if it had never stopped."""
 
 import csv
-import errno
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 
+from mag_rt.errors import ResultsError
+from mag_rt.sinks.alone import alone
 from mag_train import config as configuration
 from mag_train import log, panels, trainer
 from mag_train.calibration import calibration_photos
@@ -194,11 +196,13 @@ def test_iterations_of_another_length_leave_epochs_and_pictures_as_they_are(
 def test_settings_of_the_optimiser_can_be_changed_on_resume(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
     trainer.start(configuration.override(rules, ["schedule.epochs=1"]), photo_folder, tmp_path / "run").fit()
     settings = ["optim.weight_decay=0.5", "optim.annotator_betas=[0.8, 0.99]"]
-    players = trainer.resume(tmp_path / "run", None, settings).game.players
+    run = trainer.resume(tmp_path / "run", None, settings)
+    players = run.game.players
     (group,) = players["annotator"].optimiser.param_groups
     assert group["weight_decay"] == 0.5 and tuple(group["betas"]) == (0.8, 0.99)
     (group,) = players["d_a"].optimiser.param_groups
     assert group["weight_decay"] == 0 and tuple(group["betas"]) == (0.5, 0.999)
+    run.fit()
     kept = Config.model_validate_json((tmp_path / "run" / "config.json").read_text())
     assert kept.optim.weight_decay == 0.5 and kept.schedule.epochs == 1
 
@@ -316,6 +320,28 @@ def test_a_folder_with_a_run_is_not_overwritten(rules: Config, photo_folder: Pat
         trainer.start(rules, photo_folder, tmp_path / "run")
 
 
+def test_a_run_that_is_going_on_is_not_gone_on_with_elsewhere(
+    rules: Config, photo_folder: Path, tmp_path: Path
+) -> None:
+    """Both would write its tables and checkpoints; the first keeps them, the second has changed nothing."""
+    run = trainer.start(rules, photo_folder, tmp_path / "run")
+    with alone(tmp_path / "run", "run"):
+        second = trainer.resume(tmp_path / "run", None, ["optim.lr=0.5"])
+        with pytest.raises(ResultsError, match="another run is writing there"):
+            second.fit()
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"last.pt"}
+    met = []
+
+    def look(name: str) -> None:
+        with pytest.raises(ResultsError, match="another run"), alone(tmp_path / "run", "run"):
+            pass
+        met.append(name)
+
+    run.save = look  # type: ignore[method-assign]
+    run.fit()
+    assert met[-1] == "last.pt"
+
+
 def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no such checkpoint"):
         trainer.resume(tmp_path, None, [])
@@ -330,21 +356,24 @@ def test_a_run_that_goes_on_keeps_its_networks(rules: Config, photo_folder: Path
         trainer.resume(tmp_path / "run", None, ["model.retoucher=none"])
 
 
-def test_a_save_that_fails_leaves_the_old_checkpoint(
-    rules: Config, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_save_that_fails_leaves_the_old_checkpoint(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
     run = trainer.start(rules, photo_folder, tmp_path / "run")
     before = (tmp_path / "run" / "last.pt").read_bytes()
 
-    def full_disk(_state: object, path: Path) -> None:
-        path.write_bytes(b"half a checkpoint")
-        raise RuntimeError("[enforce fail at inline_container.cc] PytorchStreamWriter failed writing file data/0")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(RunError, match=r"cannot write .*last\.pt: .*disk"):
-        run.save("last.pt")
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, most))
+    try:
+        with pytest.raises(RunError, match=r"cannot write .*last\.pt: the disk is full .*make room; --resume goes on"):
+            run.save("last.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "last.pt"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"last.pt"}
+
+
+def test_a_folder_that_has_gone_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"cannot write .*last\.pt: No such file or directory; start again"):
+        save_checkpoint({}, tmp_path / "run" / "last.pt")
 
 
 def test_a_run_that_could_not_save_its_beginning_is_started_again(
@@ -353,11 +382,12 @@ def test_a_run_that_could_not_save_its_beginning_is_started_again(
     """A folder without a checkpoint holds nothing to go on from, and nothing to lose."""
 
     def full_disk(_state: object, path: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        path.write_bytes(b"half a checkpoint")
+        raise RuntimeError("[enforce fail at inline_container.cc] PytorchStreamWriter failed writing file data/0")
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full_disk)
-        with pytest.raises(RunError, match=r"No space left on device; make room, and start again"):
+        with pytest.raises(RunError, match=r"full or failing, make room; start again"):
             trainer.start(rules, photo_folder, tmp_path / "run")
     trainer.start(rules, photo_folder, tmp_path / "run")
     assert trainer.resume(tmp_path / "run", None, []).iteration == 0
@@ -372,6 +402,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_terms_and_photos(
     with pytest.raises(RunError, match=r"iteration 0 is not finite: annotator/spliced nan, .*images/\d\d\.jpg"):
         run.fit()
     assert torch.isfinite(load_checkpoint(tmp_path / "run" / "last.pt")["networks"]["annotator.head.weight"]).all()
+
+
+def test_training_that_has_diverged_is_called_that(rules: Config, photo_folder: Path, tmp_path: Path) -> None:
+    run = trainer.start(rules, photo_folder, tmp_path / "run")
+    for weights in run.average.parameters():
+        weights.data.fill_(float("nan"))
+    with pytest.raises(RunError, match="after iteration 0 the annotator gives no numbers: training diverged"):
+        run.validate()
 
 
 def test_a_corrupt_photo_is_skipped_and_said_once(
@@ -451,8 +489,8 @@ def test_a_crop_that_the_retoucher_cannot_take_is_refused_at_once(photo_folder: 
     """Not after the epochs before it joins; without it the annotator's multiple is enough."""
     with pytest.raises(RunError, match=r"data\.crop 96: the networks take pictures whose sides are multiples of 64"):
         trainer.start(configuration.load("smoke", ["data.crop=96"]), photo_folder, tmp_path / "run")
-    for alone in ("model.retoucher=none", "schedule.adversary_from=1000"):
-        trainer.start(configuration.load("smoke", ["data.crop=96", alone]), photo_folder, tmp_path / alone)
+    for without in ("model.retoucher=none", "schedule.adversary_from=1000"):
+        trainer.start(configuration.load("smoke", ["data.crop=96", without]), photo_folder, tmp_path / without)
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
