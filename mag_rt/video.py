@@ -13,7 +13,9 @@ from mag_rt.errors import PictureError
 from mag_rt.findings import Finding
 from mag_rt.pictures import MOST_PIXELS, Picture
 
-SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".ts"})
+SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts",
+})  # fmt: skip
 """File names that are taken for videos, lower case."""
 MISSED = 0.02
 """Share of the frames that a container may promise too many of, as some only estimate it."""

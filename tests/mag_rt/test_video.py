@@ -11,6 +11,7 @@ import pytest
 from mag_rt import Scanner
 from mag_rt.errors import PictureError
 from mag_rt.findings import Finding
+from mag_rt.sources import find
 from mag_rt.video import Sampling, expected, is_video, segments, shots
 from tests.conftest import grey_with_red_box
 from tests.mag_rt.running import lines, magrt
@@ -51,6 +52,20 @@ def test_the_frames_asked_for_come_with_their_times(tmp_path: Path, sampling: Sa
     assert [brightness(shot) for shot in taken] == pytest.approx(list(expected_frames), abs=1)
     assert [shot.time_s for shot in taken] == pytest.approx([index / RATE for index in expected_frames])
     assert expected(path, sampling) == pytest.approx(len(taken), abs=1)
+
+
+@pytest.mark.parametrize(("kind", "codec"), [("3gp", "mp4v"), ("3g2", "mp4v"), ("m2ts", "MPG2")])
+def test_what_phones_and_camcorders_make_is_found_in_a_folder_and_read(tmp_path: Path, kind: str, codec: str) -> None:
+    path = str(tmp_path / f"film.{kind}")
+    writer = cv2.VideoWriter(path, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), 25, (96, 64))
+    assert writer.isOpened()
+    for index in range(50):
+        writer.write(np.full((64, 96, 3), 5 * index, np.uint8))
+    writer.release()
+    assert [frame.source for frame in find([tmp_path])] == [path] and is_video(path)
+    first, second = shots(path, Sampling(fps=1))
+    assert (first.index, second.index) == (0, 25) and second.time_s == pytest.approx(1, abs=0.001)
+    assert (first.picture.mean(), second.picture.mean()) == pytest.approx((0, 125), abs=3)
 
 
 def test_a_sign_of_life_is_given_at_every_frame_that_is_passed_over(tmp_path: Path) -> None:
