@@ -50,10 +50,11 @@ def find(
 
     A file that is named is taken whatever its suffix; in folders only `SUFFIXES` count, symbolic links to folders are
     not followed, and neither what a scan has drawn into the folder of its results nor anything below `exclude` (where
-    those of this one go) is taken. Below where its first wildcard stands a glob passes over what was drawn as well. A folder that cannot be listed is a source itself, so that the scan has an error for
-    it. `listed`: names that a program has found before; they are no globs, and one that is gone by now is a frame all
-    the same, whose finding will say so. `passed_over` counts, by suffix without its dot, the files in folders that are
-    pictures or videos by name, but of kinds that are not read.
+    those of this one go) is taken. Below where its first wildcard stands a glob passes over what was drawn as well. A
+    folder that cannot be listed is a source itself, so that the scan has an error for it. `listed`: names that a
+    program has found before; they are no globs, and one that is gone by now is a frame all the same, whose finding will
+    say so. `passed_over` counts, by suffix without its dot, the files in folders that are pictures or videos by name,
+    but of kinds that are not read.
 
     Raises SourceError when a source does not exist or when there is nothing to scan.
     """

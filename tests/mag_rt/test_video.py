@@ -80,6 +80,43 @@ def test_at_the_rate_of_the_video_every_frame_is_taken_whatever_the_rounding() -
     assert all(sampling.takes(index, index / 100, (index - 1) / 100) for index in range(1, 1000))
 
 
+def interlaced(path: Path) -> Path:
+    """A second of noise in MPEG-2, whose frames are then said to be interlaced, as those of camcorders are."""
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"MPG2"), 25, (352, 288))
+    assert writer.isOpened()
+    rng = np.random.default_rng(0)
+    for _ in range(25):
+        writer.write(cv2.resize(rng.integers(0, 256, (72, 88, 3), np.uint8), (352, 288)))
+    writer.release()
+    data, at = bytearray(path.read_bytes()), -1
+    while (at := data.find(b"\0\0\1\xb5", at + 1)) >= 0:
+        if data[at + 4] >> 4 == 1:  # sequence extension
+            data[at + 5] &= ~0x08  # progressive_sequence
+        elif data[at + 4] >> 4 == 8:  # picture coding extension
+            data[at + 8] &= ~0x80  # progressive_frame
+    path.write_bytes(data)
+    return path
+
+
+def test_interlaced_video_is_read_or_is_an_error_but_never_a_verdict_on_empty_frames(tmp_path: Path) -> None:
+    path = str(interlaced(tmp_path / "tape.mkv"))
+    try:
+        assert len({shot.picture.tobytes() for shot in shots(path, Sampling(every=5))}) == 5  # opencv-python up to 4.12
+    except PictureError as error:
+        assert error.kind == "not-a-video" and "interlaced" in str(error)
+
+
+@pytest.mark.parametrize("codec", ["MJPG", "MPG2", "mp4v"])
+def test_a_video_that_stays_black_is_read(tmp_path: Path, codec: str) -> None:
+    path = str(tmp_path / "black.mkv")
+    writer = cv2.VideoWriter(path, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), 25, (640, 480))
+    assert writer.isOpened()
+    for _ in range(25):
+        writer.write(np.zeros((480, 640, 3), np.uint8))
+    writer.release()
+    assert len(list(shots(path, Sampling(every=5)))) == 5
+
+
 def with_a_pause(film: Path, frame: int, milliseconds: int) -> Path:
     """The film with everything from a frame on shown later: its rate varies. Edits the times of Matroska's blocks."""
     data = bytearray(film.read_bytes())
