@@ -17,7 +17,7 @@ NOT_READ = frozenset({
     ".heic", ".heif", ".hif", ".jxl", ".psd", ".psb", ".xcf",
     ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw",
     ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
-    ".3g2", ".3gp", ".asf", ".flv", ".m2ts", ".mxf", ".ogv", ".vob", ".wmv",
+    ".asf", ".flv", ".mxf", ".ogv", ".vob", ".wmv",
 })  # fmt: skip
 """Names of pictures and videos, lower case, of kinds that are not read: a folder scan counts what it passes over."""
 
@@ -50,10 +50,11 @@ def find(
 
     A file that is named is taken whatever its suffix; in folders only `SUFFIXES` count, symbolic links to folders are
     not followed, and neither what a scan has drawn into the folder of its results nor anything below `exclude` (where
-    those of this one go) is taken. A folder that cannot be listed is a source itself, so that the scan has an error for
-    it. `listed`: names that a program has found before; they are no globs, and one that is gone by now is a frame all
-    the same, whose finding will say so. `passed_over` counts, by suffix without its dot, the files in folders that are
-    pictures or videos by name, but of kinds that are not read.
+    those of this one go) is taken. Below where its first wildcard stands a glob passes over what was drawn as well. A
+    folder that cannot be listed is a source itself, so that the scan has an error for it. `listed`: names that a
+    program has found before; they are no globs, and one that is gone by now is a frame all the same, whose finding will
+    say so. `passed_over` counts, by suffix without its dot, the files in folders that are pictures or videos by name,
+    but of kinds that are not read.
 
     Raises SourceError when a source does not exist or when there is nothing to scan.
     """
@@ -100,10 +101,23 @@ def _expand(source: str, folders: "_Folders") -> Iterator[str]:
         matches = sorted(glob.glob(source, recursive=True))
         if not matches:
             raise SourceError(f"{source}: matches nothing")
+        begins_at = next(at for at, part in enumerate(Path(source).parts) if glob.has_magic(part))
+        matches = [match for match in matches if not _is_drawn(match, begins_at)]
+        if not matches:
+            raise SourceError(f"{source}: matches nothing but what a scan has drawn; name its folder to scan that")
         for match in matches:
             yield from folders.walk(match) if os.path.isdir(match) else [match]
     else:
         raise SourceError(f"{source}: no such file or folder")
+
+
+def _is_drawn(path: str, begins_at: int) -> bool:
+    """Whether a scan has drawn it, or it is such a folder, below those of its folders that were named."""
+    parts = Path(path).parts
+    return any(
+        parts[at] in DRAWN and all(Path(*parts[:at], result).exists() for result in RESULTS)
+        for at in range(begins_at, len(parts))
+    )
 
 
 class _Folders:

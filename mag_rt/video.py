@@ -2,21 +2,26 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from mag_rt.errors import PictureError
 from mag_rt.findings import Finding
 from mag_rt.pictures import MOST_PIXELS, Picture
 
-SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".ts"})
+SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts",
+})  # fmt: skip
 """File names that are taken for videos, lower case."""
 MISSED = 0.02
 """Share of the frames that a container may promise too many of, as some only estimate it."""
+PROBED, LEAST_PROBED = 100, 10
+"""Frames from the beginning that must not all look alike where the file tells them apart; of fewer nothing is said."""
 ANEW_S = 0.25
 """Seconds by which time stamps go back where they begin anew; by less they are out of order between neighbours."""
 _BEGINNINGS = (
@@ -86,6 +91,11 @@ def shots(path: str, sampling: Sampling, alive: Callable[[], object] = lambda: N
             raise PictureError("not-a-video", "the file is damaged, or no video of a kind that can be decoded")
         if video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT) > MOST_PIXELS:
             raise PictureError("too-large", f"a frame has more than {MOST_PIXELS // 10**6} megapixels")
+        if _comes_out_empty(path, alive):
+            raise PictureError(
+                "not-a-video",
+                "its frames come out empty: OpenCV 4.13 and later do not read interlaced video, 4.12 does",
+            )
         promised = video.get(cv2.CAP_PROP_FRAME_COUNT)
         while True:
             alive()
@@ -107,6 +117,32 @@ def shots(path: str, sampling: Sampling, alive: Callable[[], object] = lambda: N
         ends_early = not 0 < rate < math.inf or time_s < promised / rate * (1 - MISSED) - 1
         if index == 0 or (index < promised * (1 - MISSED) - 1 and ends_early):
             raise PictureError("truncated", f"the video ends after {index} of {promised:.0f} frames")
+
+
+def _comes_out_empty(path: str, alive: Callable[[], object]) -> bool:
+    """Whether frames all look alike that are not alike in the file.
+
+    OpenCV from 4.13 on fails to convert interlaced frames and says nothing: it gives the memory where they were to go.
+    """
+    first, alike = None, 0
+    try:
+        with _opened(path) as video:
+            while alike < PROBED and video and video.grab():
+                alive()
+                decoded, picture = video.retrieve()
+                first = picture if first is None else first
+                if not decoded or not np.array_equal(picture, first):
+                    return False
+                alike += 1
+        if first is None or alike < LEAST_PROBED:
+            return False
+        with _opened(path, [cv2.CAP_PROP_FORMAT, -1]) as video:
+            packed = [bytes(video.retrieve()[1]) for _ in range(alike) if video and video.grab()]
+    except cv2.error:  # which is said when its turn comes
+        return False
+    sizes = {len(frame) for frame in packed}  # as they are in the file: most are of one size where nothing moves
+    tape = len(set(packed)) > alike / 2 and max(sizes) > first[..., 0].size / 5  # in DV all are, whatever moves
+    return len(sizes) > alike / 2 or tape
 
 
 class _Clock:
@@ -141,8 +177,11 @@ def expected(path: str, sampling: Sampling) -> int:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[cv2.VideoCapture | None]:
-    """The video in a file; None where it does not begin as one. Raises PictureError: empty. OSError."""
+def _opened(path: str, settings: Sequence[int] = ()) -> Iterator[cv2.VideoCapture | None]:
+    """The video in a file, with these settings of OpenCV; None where it does not begin as one.
+
+    Raises PictureError: empty. OSError.
+    """
     with Path(path).open("rb") as file:
         head = file.read(16)
         if not head:
@@ -153,7 +192,7 @@ def _opened(path: str) -> Iterator[cv2.VideoCapture | None]:
         # Absolute, since FFmpeg takes a name like `concat:a` for a protocol's. OpenCV crashes of a name that is no
         # Unicode.
         name = os.path.abspath(path) if _is_unicode(path) else f"/dev/fd/{file.fileno()}"
-        video = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
+        video = cv2.VideoCapture(name, cv2.CAP_FFMPEG, settings)
         try:
             yield video
         finally:

@@ -152,9 +152,10 @@ def test_a_container_may_promise_a_few_frames_too_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, promised: int, complete: bool
 ) -> None:
     (tmp_path / "film.avi").write_bytes(film())
-    video_of_100 = Varying(FRAME_COUNT=promised, FPS=100 / 60, POS_MSEC=60_000.0)
-    video_of_100.left = 100
-    monkeypatch.setattr(video.cv2, "VideoCapture", lambda *_: video_of_100)
+    monkeypatch.setattr(Varying, "left", 100)
+    monkeypatch.setattr(
+        video.cv2, "VideoCapture", lambda *_: Varying(FRAME_COUNT=promised, FPS=100 / 60, POS_MSEC=60_000.0)
+    )
     with nullcontext() if complete else pytest.raises(PictureError, match="ends after 100 of 106 frames"):
         assert len(list(shots(str(tmp_path / "film.avi"), EACH))) == 100
 

@@ -44,6 +44,21 @@ def test_results_of_a_scan_before_are_no_sources(inbox: Path) -> None:
     assert names(find([inbox / "out"])) == ["mine.jpg", "e.png", "e.jpg", "e.jpg"]
 
 
+def test_globs_pass_over_results_of_a_scan_before_as_folders_do(inbox: Path) -> None:
+    for name in ("findings.jsonl", "run.json", "overlays/e.jpg", "thumbnails/e.jpg", "mine.jpg"):
+        (inbox / "out" / name).parent.mkdir(exist_ok=True)
+        (inbox / "out" / name).touch()
+    assert names(find([str(inbox / "**" / "*.[jp]*g")])) == ["b.jpg", "mine.jpg"]
+    assert names(find([str(inbox / "ou*" / "*")])) == ["findings.jsonl", "mine.jpg", "run.json"]
+    for only_drawn in (inbox / "out" / "mas*", inbox / "*" / "masks" / "*.png"):
+        with pytest.raises(SourceError, match="matches nothing but what a scan has drawn"):
+            find([str(only_drawn)])
+    assert names(find([str(inbox / "out" / "masks" / "*.png")])) == ["e.png"]  # who names their folder wants them
+    assert names(find([inbox / "out" / "masks" / "e.png"])) == ["e.png"]
+    (inbox / "out" / "findings.jsonl").unlink()  # no results any more
+    assert names(find([str(inbox / "**" / "*.png")])) == ["e.png"]
+
+
 def test_photos_in_the_folder_where_results_are_to_go(inbox: Path) -> None:
     with pytest.raises(SourceError, match=r"lies within .*, where results go: give another --out"):
         find([inbox], exclude=inbox)
@@ -139,11 +154,11 @@ def test_every_name_of_a_kind_that_is_read_is_taken(tmp_path: Path) -> None:
 
 
 def test_pictures_of_kinds_that_are_not_read_are_counted_once(inbox: Path) -> None:
-    for name in ("1.HEIC", "deep/2.heic", "deep/3.heic", "deep/4.CR2", "deep/film.3gp"):
+    for name in ("1.HEIC", "deep/2.heic", "deep/3.heic", "deep/4.CR2", "deep/film.wmv"):
         (inbox / name).touch()
     passed_over = Counter[str]()
     find([inbox / "deep", inbox, str(inbox / "*")], passed_over=passed_over)
-    assert passed_over == {"heic": 3, "cr2": 1, "3gp": 1}
+    assert passed_over == {"heic": 3, "cr2": 1, "wmv": 1}
     (inbox / "iphone").mkdir()
     (inbox / "iphone" / "5.heic").touch()
     with pytest.raises(SourceError, match=r"iphone \(passed over, of kinds that are not read: 1 HEIC\)"):

@@ -11,6 +11,7 @@ import pytest
 from mag_rt import Scanner
 from mag_rt.errors import PictureError
 from mag_rt.findings import Finding
+from mag_rt.sources import find
 from mag_rt.video import Sampling, expected, is_video, segments, shots
 from tests.conftest import grey_with_red_box
 from tests.mag_rt.running import lines, magrt
@@ -53,6 +54,20 @@ def test_the_frames_asked_for_come_with_their_times(tmp_path: Path, sampling: Sa
     assert expected(path, sampling) == pytest.approx(len(taken), abs=1)
 
 
+@pytest.mark.parametrize(("kind", "codec"), [("3gp", "mp4v"), ("3g2", "mp4v"), ("m2ts", "MPG2")])
+def test_what_phones_and_camcorders_make_is_found_in_a_folder_and_read(tmp_path: Path, kind: str, codec: str) -> None:
+    path = str(tmp_path / f"film.{kind}")
+    writer = cv2.VideoWriter(path, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), 25, (96, 64))
+    assert writer.isOpened()
+    for index in range(50):
+        writer.write(np.full((64, 96, 3), 5 * index, np.uint8))
+    writer.release()
+    assert [frame.source for frame in find([tmp_path])] == [path] and is_video(path)
+    first, second = shots(path, Sampling(fps=1))
+    assert (first.index, second.index) == (0, 25) and second.time_s == pytest.approx(1, abs=0.001)
+    assert (first.picture.mean(), second.picture.mean()) == pytest.approx((0, 125), abs=3)
+
+
 def test_a_sign_of_life_is_given_at_every_frame_that_is_passed_over(tmp_path: Path) -> None:
     signs: list[int] = []
     path = str(film(tmp_path / "film.avi"))
@@ -63,6 +78,43 @@ def test_a_sign_of_life_is_given_at_every_frame_that_is_passed_over(tmp_path: Pa
 def test_at_the_rate_of_the_video_every_frame_is_taken_whatever_the_rounding() -> None:
     sampling = Sampling(fps=100)
     assert all(sampling.takes(index, index / 100, (index - 1) / 100) for index in range(1, 1000))
+
+
+def interlaced(path: Path) -> Path:
+    """A second of noise in MPEG-2, whose frames are then said to be interlaced, as those of camcorders are."""
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"MPG2"), 25, (352, 288))
+    assert writer.isOpened()
+    rng = np.random.default_rng(0)
+    for _ in range(25):
+        writer.write(cv2.resize(rng.integers(0, 256, (72, 88, 3), np.uint8), (352, 288)))
+    writer.release()
+    data, at = bytearray(path.read_bytes()), -1
+    while (at := data.find(b"\0\0\1\xb5", at + 1)) >= 0:
+        if data[at + 4] >> 4 == 1:  # sequence extension
+            data[at + 5] &= ~0x08  # progressive_sequence
+        elif data[at + 4] >> 4 == 8:  # picture coding extension
+            data[at + 8] &= ~0x80  # progressive_frame
+    path.write_bytes(data)
+    return path
+
+
+def test_interlaced_video_is_read_or_is_an_error_but_never_a_verdict_on_empty_frames(tmp_path: Path) -> None:
+    path = str(interlaced(tmp_path / "tape.mkv"))
+    try:
+        assert len({shot.picture.tobytes() for shot in shots(path, Sampling(every=5))}) == 5  # opencv-python up to 4.12
+    except PictureError as error:
+        assert error.kind == "not-a-video" and "interlaced" in str(error)
+
+
+@pytest.mark.parametrize("codec", ["MJPG", "MPG2", "mp4v"])
+def test_a_video_that_stays_black_is_read(tmp_path: Path, codec: str) -> None:
+    path = str(tmp_path / "black.mkv")
+    writer = cv2.VideoWriter(path, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), 25, (640, 480))
+    assert writer.isOpened()
+    for _ in range(25):
+        writer.write(np.zeros((480, 640, 3), np.uint8))
+    writer.release()
+    assert len(list(shots(path, Sampling(every=5)))) == 5
 
 
 def with_a_pause(film: Path, frame: int, milliseconds: int) -> Path:
