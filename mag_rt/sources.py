@@ -17,7 +17,7 @@ NOT_READ = frozenset({
     ".heic", ".heif", ".hif", ".jxl", ".psd", ".psb", ".xcf",
     ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw",
     ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
-    ".3g2", ".3gp", ".asf", ".flv", ".m2ts", ".mxf", ".ogv", ".vob", ".wmv",
+    ".braw", ".dv", ".r3d", ".rm", ".rmvb",
 })  # fmt: skip
 """Names of pictures and videos, lower case, of kinds that are not read: a folder scan counts what it passes over."""
 
@@ -48,12 +48,12 @@ def find(
 ) -> list[Frame]:
     """The pictures and videos that `sources` name, each once, in the order given; folders are walked by name.
 
-    A file that is named is taken whatever its suffix; in folders only `SUFFIXES` count, symbolic links to folders are
-    not followed, and neither what a scan has drawn into the folder of its results nor anything below `exclude` (where
-    those of this one go) is taken. A folder that cannot be listed is a source itself, so that the scan has an error for
-    it. `listed`: names that a program has found before; they are no globs, and one that is gone by now is a frame all
-    the same, whose finding will say so. `passed_over` counts, by suffix without its dot, the files in folders that are
-    pictures or videos by name, but of kinds that are not read.
+    A file that is named or matched is taken whatever its suffix; in folders only `SUFFIXES` count, and symbolic links
+    to folders are not followed. What a scan has drawn into the folder of its results is taken only where that is named,
+    and nothing is below `exclude` (where those of this one go). A folder that cannot be listed is a source itself, so
+    that the scan has an error for it. `listed`: names that a program has found before; they are no globs, and one that
+    is gone by now is a frame all the same, whose finding will say so. `passed_over` counts, by suffix without its dot,
+    the files in folders that are pictures or videos by name, but of kinds that are not read.
 
     Raises SourceError when a source does not exist or when there is nothing to scan.
     """
@@ -100,7 +100,8 @@ def _expand(source: str, folders: "_Folders") -> Iterator[str]:
         matches = sorted(glob.glob(source, recursive=True))
         if not matches:
             raise SourceError(f"{source}: matches nothing")
-        for match in matches:
+        named = _named(source)
+        for match in (each for each in matches if not _is_drawn(each, named)):
             yield from folders.walk(match) if os.path.isdir(match) else [match]
     else:
         raise SourceError(f"{source}: no such file or folder")
@@ -131,11 +132,10 @@ class _Folders:
                 yield parent  # to get a line that says why
                 continue
             below = []
-            drawn = DRAWN if RESULTS.issubset(entry.name for entry in entries) else ()
             for entry in entries:
                 suffix = Path(entry.name).suffix.lower()
                 if _is_folder(entry):
-                    below += [] if entry.is_symlink() or entry.name in drawn else [entry.path]
+                    below += [] if entry.is_symlink() or _is_drawn(entry.path, parent) else [entry.path]
                 elif suffix in SUFFIXES:
                     yield entry.path
                 elif suffix in NOT_READ:
@@ -149,6 +149,21 @@ def _followed(folder: str) -> str:
         return folder
     real = os.path.realpath(folder)
     return folder if real == os.path.realpath(os.path.normpath(folder)) else real
+
+
+def _named(pattern: str) -> Path:
+    """The folder that a glob names before it begins to match."""
+    path = Path(pattern)
+    return next(parent for parent in path.parents if not glob.has_magic(str(parent)))
+
+
+def _is_drawn(path: str, named: str | os.PathLike[str]) -> bool:
+    """Whether a scan has drawn this into the folder of its results, below a folder that was named."""
+    below = Path(path).relative_to(named).parts
+    return any(
+        name in DRAWN and all(Path(named, *below[:depth], result).exists() for result in RESULTS)
+        for depth, name in enumerate(below)
+    )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -50,19 +50,23 @@ def alone(folder: Path) -> Iterator[None]:
 def begin(folder: Path, run: dict[str, Any], resume: bool, overwrite: bool) -> None:
     """Make the folder ready for the scan that `run` describes, and say in its run.json that it has not finished.
 
-    Where the scan goes on, report and table of before stay until its end if it will replace them then.
+    Nothing is removed but what a scan has written, as the run.json there says. Where the scan goes on, report and table
+    of before stay until its end if it will replace them then.
 
-    Raises ResultsError when the folder holds results and neither `resume` nor `overwrite` says what to do with them, or
-    when they are of another model, backend or options than `run`; OSError when nothing can be written there.
+    Raises ResultsError when the folder holds results, or a file that no scan has written in the place of one, and
+    neither `resume` nor `overwrite` says what to do with it, or when the results are of another model, backend or
+    options than `run`; OSError when nothing can be written there.
     """
-    if (folder / jsonl.NAME).exists() and not overwrite:
-        if not resume:
-            raise ResultsError(f"{folder} holds results: --resume goes on with them, --overwrite starts afresh")
-        _refuse_another(folder, run)
-        stale = [name for option, name in MADE_AT_THE_END.items() if not run["options"][option]]
-    else:
-        stale = [jsonl.NAME, *MADE_AT_THE_END.values()]
-    for name in stale:
+    before, goes_on = _before(folder), (folder / jsonl.NAME).exists() and not overwrite
+    if goes_on and not resume:
+        raise ResultsError(f"{folder} holds results: --resume goes on with them, --overwrite starts afresh")
+    if goes_on:
+        _refuse_another(folder, before, run)
+    made, wanted = _made_at_the_end(before), _made_at_the_end(run)
+    for name in wanted - made if before else {NAME, *wanted}:
+        if (folder / name).exists() and not overwrite:
+            raise ResultsError(f"{folder / name} is of no scan: move it, give another --out, or --overwrite replaces it")
+    for name in made - wanted if goes_on else {jsonl.NAME, *made}:
         (folder / name).unlink(missing_ok=True)
     write(folder, run)
 
@@ -89,17 +93,28 @@ def left(folder: Path, frames: Iterable[Frame]) -> Iterator[Frame]:
     yield from (frame for source, frame in sources if source not in done)
 
 
-def _refuse_another(folder: Path, run: dict[str, Any]) -> None:
+def _before(folder: Path) -> dict[str, Any]:
+    """The run.json of the scan before; empty where there is none, or a file of that name that no scan has written."""
     try:
-        before = _compared(json.loads((folder / NAME).read_text(encoding="ascii")))
+        run: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="ascii"))
+        _compared(run)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ResultsError(
-            f"{folder}: no {NAME} says what its results were made with: --overwrite starts afresh"
-        ) from None
+        return {}
+    return run
+
+
+def _made_at_the_end(run: dict[str, Any]) -> set[str]:
+    return {name for option, name in MADE_AT_THE_END.items() if run and run["options"].get(option)}
+
+
+def _refuse_another(folder: Path, before: dict[str, Any], run: dict[str, Any]) -> None:
+    if not before:
+        raise ResultsError(f"{folder}: no {NAME} says what its results were made with: --overwrite starts afresh")
+    made_with = _compared(before)
     for what, now in _compared(run).items():
-        if before.get(what) != now:
+        if made_with.get(what) != now:
             raise ResultsError(
-                f"{folder} was scanned with another {what} ({before.get(what)}, now {now}): "
+                f"{folder} was scanned with another {what} ({made_with.get(what)}, now {now}): "
                 "take that again, another --out, or --overwrite"
             )
 

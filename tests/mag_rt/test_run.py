@@ -87,6 +87,25 @@ def test_what_the_scan_will_make_anew_stays_until_then(out: Path) -> None:
     assert [(out / each).exists() for each in RESULTS] == [True, False]
 
 
+@pytest.mark.parametrize("name", ["run.json", *RESULTS])
+def test_a_file_that_no_scan_has_written_is_in_the_way_and_never_removed(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"mine": true}')
+    with pytest.raises(ResultsError, match=f"{name} is of no scan: .* --overwrite replaces it"):
+        begin(tmp_path, RUN, resume=True, overwrite=False)
+    begin(tmp_path, RUN, resume=False, overwrite=True)
+    assert name == "run.json" or (tmp_path / name).exists()  # until the end of the scan replaces it
+
+
+def test_a_file_whose_name_the_scan_does_not_need_stays(tmp_path: Path) -> None:
+    (tmp_path / "findings.csv").write_text("mine")
+    for overwrite in (False, True):
+        begin(tmp_path, changed("options", "csv", False), resume=True, overwrite=overwrite)
+        (tmp_path / "findings.jsonl").touch()
+        assert (tmp_path / "findings.csv").read_text() == "mine"
+    with pytest.raises(ResultsError, match=r"findings\.csv is of no scan"):
+        begin(tmp_path, RUN, resume=True, overwrite=False)
+
+
 def lines(out: Path, *found: Finding) -> None:
     sink = JsonlSink(out)
     for each in found:
