@@ -65,7 +65,7 @@ def begin(folder: Path, run: dict[str, Any], resume: bool, overwrite: bool) -> N
     made, wanted = _made_at_the_end(before), _made_at_the_end(run)
     for name in wanted - made if before else {NAME, *wanted}:
         if (folder / name).exists() and not overwrite:
-            raise ResultsError(f"{folder / name} is of no scan: move it, give another --out, or --overwrite replaces it")
+            raise ResultsError(f"{folder / name} is of no scan: give another --out, or --overwrite replaces it")
     for name in made - wanted if goes_on else {jsonl.NAME, *made}:
         (folder / name).unlink(missing_ok=True)
     write(folder, run)
