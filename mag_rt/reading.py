@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mag_rt.backends import Backend
 from mag_rt.backends.choice import choose
 from mag_rt.bundle import Bundle
-from mag_rt.errors import MagrtError
+from mag_rt.errors import MagrtError, PictureError
 from mag_rt.findings import GREY, LIKELY, Counts, Failure, Reading, count, levels, read, suspicion
 from mag_rt.pictures import Picture, as_grey, map_back, pad, shrink
 
@@ -48,7 +48,8 @@ class Reader(Protocol):
     def __call__(self, pictures: Sequence[Picture], sizes: Sequence[tuple[int, int]]) -> Sequence[Reading | Failure]:
         """The reading of each picture, H x W x 3 BGR as decoded. sizes: height and width that its mask is to have.
 
-        A Failure stands where the network's answer is none (FP16 can overflow); the other pictures have their readings.
+        A Failure stands where the network gives no answer (there is not the memory, FP16 overflows); the other pictures
+        have their readings.
         """
         ...
 
@@ -74,11 +75,21 @@ class HostReader:
         self.network, self._bundle, self._tiles = backend, bundle, tiles
         self._side = max_side if not tiles else max(bundle.multiple, max_side // bundle.multiple * bundle.multiple)
 
-    def __call__(self, pictures: Sequence[Picture], sizes: Sequence[tuple[int, int]]) -> list[Reading]:
-        return [self._read(picture, size) for picture, size in zip(pictures, sizes, strict=True)]
+    def __call__(self, pictures: Sequence[Picture], sizes: Sequence[tuple[int, int]]) -> list[Reading | Failure]:
+        return [self._reading(picture, size) for picture, size in zip(pictures, sizes, strict=True)]
 
     def close(self) -> None:
         self.network.close()
+
+    def _reading(self, picture: Picture, size: tuple[int, int]) -> Reading | Failure:
+        try:
+            return self._read(picture, size)
+        except PictureError as error:
+            return Failure(error.kind, str(error))
+        except (MemoryError, cv2.error) as error:
+            if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+                raise
+            return Failure("too-large", "there is not enough memory to read it")
 
     def _read(self, picture: Picture, size: tuple[int, int]) -> Reading:
         threshold = self._bundle.mask_threshold

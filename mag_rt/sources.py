@@ -17,7 +17,7 @@ NOT_READ = frozenset({
     ".heic", ".heif", ".hif", ".jxl", ".psd", ".psb", ".xcf",
     ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw",
     ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
-    ".asf", ".flv", ".mxf", ".ogv", ".vob", ".wmv",
+    ".braw", ".dv", ".r3d", ".rm", ".rmvb",
 })  # fmt: skip
 """Names of pictures and videos, lower case, of kinds that are not read: a folder scan counts what it passes over."""
 

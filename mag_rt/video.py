@@ -15,7 +15,8 @@ from mag_rt.findings import Finding
 from mag_rt.pictures import MOST_PIXELS, Picture
 
 SUFFIXES = frozenset({
-    ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts",
+    ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".vob", ".mts", ".m2ts", ".m2t",
+    ".ts", ".mxf", ".wmv", ".asf", ".flv", ".ogv",
 })  # fmt: skip
 """File names that are taken for videos, lower case."""
 MISSED = 0.02
@@ -26,7 +27,8 @@ ANEW_S = 0.25
 """Seconds by which time stamps go back where they begin anew; by less they are out of order between neighbours."""
 _BEGINNINGS = (
     (0, (b"\x1a\x45\xdf\xa3", b"RIFF", b"\0\0\1\xba", b"\0\0\1\xb3", b"G")),  # Matroska, AVI, MPEG
-    (4, (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"G")),  # MP4 and QuickTime, MTS
+    (0, (b"\x06\x0e\x2b\x34", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"FLV\1", b"OggS")),  # MXF, WMV, FLV, Ogg
+    (4, (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"G")),  # MP4, 3GP and QuickTime, MTS
 )
 """Where and how the files begin that are taken for videos. FFmpeg would also follow a playlist to other files."""
 

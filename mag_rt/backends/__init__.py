@@ -19,6 +19,7 @@ class Backend(Protocol):
         """Normalised pictures N x 3 x H x W to annotations N x (2+K) x H x W, probabilities in 256 grey levels.
 
         Nothing behind it asks for finer ones, and as float32 those of a large picture take 50 MB.
+        Raises PictureError when it cannot be run on these, or answers with what is no number.
         """
         ...
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mag_rt.bundle import Bundle
-from mag_rt.errors import BundleError
+from mag_rt.errors import BundleError, PictureError
 from mag_rt.pictures import as_grey
 
 
@@ -42,7 +42,13 @@ class OnnxRuntimeBackend:
             raise BundleError(f"the {precision} network gives what is no number")
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.uint8]:
-        return as_grey(self.probabilities(images))
+        try:
+            annotation = self.probabilities(images)
+        except Exception as error:  # as above
+            raise PictureError("not-run", f"onnxruntime: {str(error).splitlines()[0]}") from None
+        if not np.isfinite(annotation.sum()):  # in a hundredth of the network's time
+            raise PictureError("overflow", "the network's answer is NaN or infinite")
+        return as_grey(annotation)
 
     def probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """The annotations in [0, 1] as the network gives them: what other networks are compared with."""

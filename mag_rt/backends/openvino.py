@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mag_rt.bundle import Bundle
-from mag_rt.errors import BackendError, BundleError, MagrtError
+from mag_rt.errors import BackendError, BundleError, MagrtError, PictureError
 
 UNSIGNED_REACH = 1.5
 """How far unsigned integers go against the signed ones of a bundle; with 255/127 their steps would be the same."""
@@ -25,8 +25,9 @@ class OpenVINOBackend:
     `calls`: threads that may call it at the same time; each call then computes on its share of the cores. That is
     faster than all cores on one picture, which wait for each other at every layer.
 
-    Raises BackendError when OpenVINO is not installed or was used before this process was forked, BundleError when the
-    bundle lacks the network or OpenVINO refuses it; called, BackendError when OpenVINO fails.
+    Raises BackendError when OpenVINO is not installed or was used before this process was forked (called, too),
+    BundleError when the bundle lacks the network or OpenVINO refuses it. Weights that are no numbers are looked for at
+    the start, for in grey levels NaN cannot be told from 0.
     """
 
     name = "openvino"
@@ -35,21 +36,26 @@ class OpenVINOBackend:
         openvino = _openvino()
         self.version, self.precision = openvino.__version__.partition("-")[0], precision
         self._tensor = openvino.Tensor
+        self._bundle, self._calls = bundle, calls
+        self._channels = 2 + len(bundle.classes)
+        self._start()
+
+    def _start(self) -> None:
         # Kernels of that many layers are kept; pictures come in many shapes, and those of all would pile up: 500 take
         # 90 MB more and save no time.
-        options = {"NUM_STREAMS": calls, "CPU_RUNTIME_CACHE_CAPACITY": 50}
-        self._requests = threading.local()
-        self._channels = 2 + len(bundle.classes)
+        options = {"NUM_STREAMS": self._calls, "CPU_RUNTIME_CACHE_CAPACITY": 50}
+        multiple = self._bundle.multiple
         try:
-            self._compiled = compiled(bundle.network_in(precision), options, grey=True)
+            self._compiled = compiled(self._bundle.network_in(self.precision), options, grey=True)
+            self._requests = threading.local()
             # Once here, before several threads call: where the first two calls came at the same time, the library's
             # bindings waited for each other forever (its NumPy is set up by the first, which wants the GIL for it).
-            picture = np.zeros((1, 3, bundle.multiple, bundle.multiple), np.float32)
-            bundle.check_annotation(self._request.infer({"image": picture})["annotation"].shape)
+            picture = np.zeros((1, 3, multiple, multiple), np.float32)
+            self._bundle.check_annotation(self._request.infer({"image": picture})["annotation"].shape)
         except MagrtError:
             raise
         except (RuntimeError, KeyError) as error:  # KeyError: other names than ours
-            raise BundleError(f"openvino refuses the {precision} network: {_reason(error)}") from None
+            raise BundleError(f"openvino refuses the {self.precision} network: {_reason(error)}") from None
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.uint8]:
         _core()  # which refuses a process forked from the one that opened this
@@ -61,8 +67,9 @@ class OpenVINOBackend:
             request.set_output_tensor(self._tensor(annotation, shared_memory=True))
             request.infer({"image": images}, share_inputs=True, share_outputs=True)
         except RuntimeError as error:
+            self._start()  # or what comes next may fail of what this has left in the library
             shape = " x ".join(map(str, images.shape))
-            raise BackendError(f"openvino does not run a batch of {shape}: {_reason(error)}") from None
+            raise PictureError("not-run", f"openvino does not run a batch of {shape}: {_reason(error)}") from None
         return annotation
 
     @property
@@ -82,12 +89,13 @@ def compiled(network: bytes, options: dict[str, Any], grey: bool = False) -> Any
 
     `grey`: its output, a probability, is to come as the nearest of 256 grey levels.
     Raises BackendError when OpenVINO is not installed or was used before this process was forked, RuntimeError when it
-    refuses the network.
+    refuses the network or, with `grey`, a weight is no number.
     """
     openvino, core = _openvino(), _core()
     model = core.read_model(network)
     _unsign(openvino, model)
     if grey:
+        _must_be_numbers(model)
         _end_in_grey(openvino, model)
     # Or else OpenVINO takes bfloat16 where the CPU has it, whose step near 1 is half a grey level.
     return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **options})
@@ -151,6 +159,12 @@ def _no_telemetry() -> Iterator[None]:
             del sys.modules[_TELEMETRY]
         else:
             sys.modules[_TELEMETRY] = before  # type: ignore[assignment]
+
+
+def _must_be_numbers(network: Any) -> None:
+    constants = (node for node in network.get_ordered_ops() if node.get_type_name() == "Constant")
+    if not all(np.isfinite(node.data).all() for node in constants):
+        raise RuntimeError("it holds weights that are no numbers")
 
 
 def _end_in_grey(openvino: Any, network: Any) -> None:

@@ -22,47 +22,27 @@ FREE = frozenset({"sources", "fail_on", "csv", "isolate"})
 def begin(folder: Path, run: dict[str, Any], resume: bool, overwrite: bool) -> None:
     """Make the folder ready for the scan that `run` describes, and say in its run.json that it has not finished.
 
-    Where the scan goes on, report and table of before stay until its end if it will replace them then. Files of such
-    names that no scan made there are somebody's own: they stay, and only `overwrite` lets this one replace them.
+    Nothing is removed but what a scan has written, as the run.json there says (results that have lost theirs: all of
+    it). Where the scan goes on, report and table of before stay until its end if it will replace them then.
 
-    Raises ResultsError when the folder holds results and neither `resume` nor `overwrite` says what to do with them,
-    when they are of another model, backend or options than `run`, or when somebody's own file is in the way; OSError
-    when nothing can be written there.
+    Raises ResultsError when the folder holds results, or a file that no scan has written in the place of one, and
+    neither `resume` nor `overwrite` says what to do with it, or when the results are of another model, backend or
+    options than `run`; OSError when nothing can be written there.
     """
-    before, to_come = _made_before(folder), _made_at_the_end(run)
-    goes_on = (folder / jsonl.NAME).exists() and not overwrite
+    before, there = _before(folder), (folder / jsonl.NAME).exists()
+    goes_on = there and not overwrite
     if goes_on and not resume:
         raise ResultsError(f"{folder} holds results: --resume goes on with them, --overwrite starts afresh")
     if goes_on:
-        _refuse_another(folder, run)
-    for name in () if overwrite else sorted(to_come - before):
-        if (folder / name).exists():
-            raise ResultsError(f"{folder / name} is of no scan there: move it, take another --out, or --overwrite")
-    for name in before - to_come if goes_on else before | {jsonl.NAME}:
+        _refuse_another(folder, before, run)
+    wanted = _made_at_the_end(run)
+    made = {*MADE_AT_THE_END.values()} if there and not before else _made_at_the_end(before)
+    for name in sorted(wanted - made if before else {NAME, *wanted}):
+        if (folder / name).exists() and not overwrite:
+            raise ResultsError(f"{folder / name} is of no scan: give another --out, or --overwrite replaces it")
+    for name in made - wanted if goes_on else {jsonl.NAME, *made}:
         (folder / name).unlink(missing_ok=True)
     write(folder, run)
-
-
-def _read(folder: Path) -> dict[str, Any] | None:
-    """The folder's run.json; None where there is none that can be read."""
-    try:
-        run = json.loads((folder / NAME).read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
-    return run if isinstance(run, dict) else None
-
-
-def _made_before(folder: Path) -> set[str]:
-    """Those of `MADE_AT_THE_END` that a scan has made there; all of them where its results have lost their run.json."""
-    run = _read(folder)
-    if run is None:
-        return {*MADE_AT_THE_END.values()} if (folder / jsonl.NAME).exists() else set()
-    return _made_at_the_end(run)
-
-
-def _made_at_the_end(run: dict[str, Any]) -> set[str]:
-    options = run.get("options")
-    return {name for option, name in MADE_AT_THE_END.items() if isinstance(options, dict) and options.get(option)}
 
 
 def write(folder: Path, run: dict[str, Any]) -> None:
@@ -87,17 +67,28 @@ def left(folder: Path, frames: Iterable[Frame]) -> Iterator[Frame]:
     yield from (frame for source, frame in sources if source not in done)
 
 
-def _refuse_another(folder: Path, run: dict[str, Any]) -> None:
+def _before(folder: Path) -> dict[str, Any]:
+    """The run.json of the scan before; empty where there is none, or a file of that name that no scan has written."""
     try:
-        before = _compared(_read(folder) or {})
-    except (KeyError, TypeError, AttributeError):
-        raise ResultsError(
-            f"{folder}: no {NAME} says what its results were made with: --overwrite starts afresh"
-        ) from None
+        run: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="ascii"))
+        _compared(run)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return run
+
+
+def _made_at_the_end(run: dict[str, Any]) -> set[str]:
+    return {name for option, name in MADE_AT_THE_END.items() if run and run["options"].get(option)}
+
+
+def _refuse_another(folder: Path, before: dict[str, Any], run: dict[str, Any]) -> None:
+    if not before:
+        raise ResultsError(f"{folder}: no {NAME} says what its results were made with: --overwrite starts afresh")
+    made_with = _compared(before)
     for what, now in _compared(run).items():
-        if before.get(what) != now:
+        if made_with.get(what) != now:
             raise ResultsError(
-                f"{folder} was scanned with another {what} ({before.get(what)}, now {now}): "
+                f"{folder} was scanned with another {what} ({made_with.get(what)}, now {now}): "
                 "take that again, another --out, or --overwrite"
             )
 

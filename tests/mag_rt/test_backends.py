@@ -12,15 +12,17 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from mag_rt import BundleError, bundle
 from mag_rt.backends.choice import choose
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.backends.openvino import OpenVINOBackend
 from mag_rt.bundle import Bundle
-from mag_rt.errors import BackendError
+from mag_rt.errors import BackendError, PictureError
+from mag_rt.findings import Failure, Reading
 from mag_rt.parity import check_pictures
+from mag_rt.reading import HostReader
 from mag_train.quantise import quantise
 from tests.conftest import grey_with_red_box, save, small_unet
 
@@ -93,11 +95,35 @@ def test_a_network_may_dequantise_the_same_numbers_several_times(small: Bundle, 
     assert np.abs(OpenVINOBackend(twice, "int8")(image) - expected).max() <= 0.5 + 255 * ALIKE
 
 
-def test_a_failure_of_openvino_in_the_middle_of_a_scan_is_one_line(small: Bundle) -> None:
-    backend = OpenVINOBackend(small)
-    with pytest.raises(BackendError, match="openvino does not run a batch of 1 x 3 x 33 x 33: ") as error:
-        backend(picture(33, 33))  # no multiple of 32: the two scales do not fit each other
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_picture_that_the_network_does_not_run_on_costs_one_picture(
+    small: Bundle, backend: type[OpenVINOBackend] | type[OnnxRuntimeBackend]
+) -> None:
+    reader = HostReader(backend(small), replace(small, multiple=1), 256, tiles=False, threads=1)
+    # The sides of the second are no multiples of 2: its two scales do not fit each other.
+    first, failure, last = reader([grey_with_red_box(side, side) for side in (64, 33, 64)], [(64, 64)] * 3)
+    assert isinstance(failure, Failure) and failure.type == "not-run"
+    assert failure.message.startswith(backend.name) and "\n" not in failure.message
+    assert isinstance(first, Reading) and isinstance(last, Reading) and first.evidence == last.evidence
+
+
+def test_an_answer_that_is_no_number_is_no_authentic_picture(small: Bundle) -> None:
+    backend = OnnxRuntimeBackend(small)
+    image = picture(64, 96)
+    image[0, 0, 5, 5] = np.nan
+    with pytest.raises(PictureError, match="NaN or infinite"):
+        backend(image)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_network_with_weights_that_are_no_numbers_is_refused(
+    small: Bundle, backend: type[OpenVINOBackend] | type[OnnxRuntimeBackend]
+) -> None:
+    network = onnx.load_from_string(small.network)
+    (bias,) = (each for each in network.graph.initializer if each.name == "head.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.full(12, np.nan, np.float32), bias.name))
+    with pytest.raises(BundleError, match="number"):
+        backend(replace(small, networks={"float32": network.SerializeToString()}))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -7,9 +7,33 @@ import pytest
 
 from mag_rt.backends.choice import Choice
 from mag_rt.bundle import Bundle
-from mag_rt.findings import Reading, evidence
+from mag_rt.findings import Failure, Reading, evidence
 from mag_rt.pictures import as_grey
 from mag_rt.reading import HostReader, open_reader, tiling
+
+
+class OutOfMemory:
+    """A backend for which there is memory for one picture only."""
+
+    name, version, precision = "poor", "1", "float32"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        if self.calls == 2:
+            raise MemoryError
+        return np.zeros((1, 12, *images.shape[2:]), np.uint8)
+
+    def close(self) -> None: ...
+
+
+def test_a_picture_that_memory_lacks_for_costs_one_picture(red_bundle: Bundle) -> None:
+    reader = HostReader(OutOfMemory(), red_bundle, 256, tiles=False, threads=1)
+    first, failure, last = reader([np.zeros((64, 64, 3), np.uint8)] * 3, [(64, 64)] * 3)
+    assert failure == Failure("too-large", "there is not enough memory to read it")
+    assert isinstance(first, Reading) and isinstance(last, Reading)
 
 
 class Patterned:

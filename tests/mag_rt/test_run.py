@@ -87,25 +87,22 @@ def test_what_the_scan_will_make_anew_stays_until_then(out: Path) -> None:
     assert [(out / each).exists() for each in RESULTS] == [True, False]
 
 
-@pytest.mark.parametrize("name", RESULTS)
-@pytest.mark.parametrize("run_json", [None, '{"name": "of another program"}'])
-def test_somebodys_own_file_is_neither_removed_nor_replaced(tmp_path: Path, name: str, run_json: str | None) -> None:
-    (tmp_path / name).write_text("mine")
-    if run_json:
-        (tmp_path / "run.json").write_text(run_json)
-    option = {"report.html": "report", "findings.csv": "csv"}[name]
-    with pytest.raises(ResultsError, match=f"{name} is of no scan there: move it, take another --out, or --overwrite"):
-        begin(tmp_path, RUN, resume=False, overwrite=False)
+@pytest.mark.parametrize("name", ["run.json", *RESULTS])
+def test_a_file_that_no_scan_has_written_is_in_the_way_and_never_removed(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"mine": true}')
+    with pytest.raises(ResultsError, match=f"{name} is of no scan: .* --overwrite replaces it"):
+        begin(tmp_path, RUN, resume=True, overwrite=False)
+    begin(tmp_path, RUN, resume=False, overwrite=True)
+    assert name == "run.json" or (tmp_path / name).exists()  # until the end of the scan replaces it
+
+
+def test_a_file_whose_name_the_scan_does_not_need_stays(tmp_path: Path) -> None:
+    (tmp_path / "findings.csv").write_text("mine")
     for overwrite in (False, True):
-        begin(tmp_path, changed("options", option, False), resume=False, overwrite=overwrite)
-    assert (tmp_path / name).read_text() == "mine"
-
-
-def test_nor_is_it_by_a_table_that_is_asked_for_when_a_scan_goes_on(tmp_path: Path) -> None:
-    begin(tmp_path, changed("options", "csv", False), resume=False, overwrite=False)
-    for name in ("findings.jsonl", "findings.csv"):
-        (tmp_path / name).touch()
-    with pytest.raises(ResultsError, match=r"findings\.csv is of no scan there"):
+        begin(tmp_path, changed("options", "csv", False), resume=True, overwrite=overwrite)
+        (tmp_path / "findings.jsonl").touch()
+        assert (tmp_path / "findings.csv").read_text() == "mine"
+    with pytest.raises(ResultsError, match=r"findings\.csv is of no scan"):
         begin(tmp_path, RUN, resume=True, overwrite=False)
 
 

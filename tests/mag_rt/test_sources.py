@@ -37,9 +37,12 @@ def test_results_of_a_scan_before_are_no_sources(inbox: Path) -> None:
     for name in ("findings.jsonl", "run.json", "overlays/e.jpg", "thumbnails/e.jpg", "mine.jpg"):
         (inbox / "out" / name).parent.mkdir(exist_ok=True)
         (inbox / "out" / name).touch()
-    for folder in (inbox, inbox / "out", str(inbox / "*")):
-        assert names(find([folder], exclude=inbox / "second"))[-1] == "mine.jpg"
-    assert names(find([inbox / "out" / "masks"])) == ["e.png"]  # who names them wants them
+    globs = [str(inbox / each) for each in ("*", "out/*[gs]", "**/*.[jp]*g")]
+    for source in (inbox, inbox / "out", *globs):
+        assert names(find([source], exclude=inbox / "second"))[-1] == "mine.jpg"
+    masks = inbox / "out" / "masks"
+    for wanted in (masks, masks / "e.png", str(masks / "*"), str(masks / "**" / "*.png")):
+        assert names(find([wanted])) == ["e.png"]  # who names them wants them
     (inbox / "out" / "findings.jsonl").unlink()  # no results any more
     assert names(find([inbox / "out"])) == ["mine.jpg", "e.png", "e.jpg", "e.jpg"]
 
@@ -154,11 +157,11 @@ def test_every_name_of_a_kind_that_is_read_is_taken(tmp_path: Path) -> None:
 
 
 def test_pictures_of_kinds_that_are_not_read_are_counted_once(inbox: Path) -> None:
-    for name in ("1.HEIC", "deep/2.heic", "deep/3.heic", "deep/4.CR2", "deep/film.wmv"):
+    for name in ("1.HEIC", "deep/2.heic", "deep/3.heic", "deep/4.CR2", "deep/film.rmvb"):
         (inbox / name).touch()
     passed_over = Counter[str]()
     find([inbox / "deep", inbox, str(inbox / "*")], passed_over=passed_over)
-    assert passed_over == {"heic": 3, "cr2": 1, "wmv": 1}
+    assert passed_over == {"heic": 3, "cr2": 1, "rmvb": 1}
     (inbox / "iphone").mkdir()
     (inbox / "iphone" / "5.heic").touch()
     with pytest.raises(SourceError, match=r"iphone \(passed over, of kinds that are not read: 1 HEIC\)"):

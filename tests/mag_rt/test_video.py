@@ -12,7 +12,7 @@ from mag_rt import Scanner
 from mag_rt.errors import PictureError
 from mag_rt.findings import Finding
 from mag_rt.sources import find
-from mag_rt.video import Sampling, expected, is_video, segments, shots
+from mag_rt.video import SUFFIXES, Sampling, expected, is_video, segments, shots
 from tests.conftest import grey_with_red_box
 from tests.mag_rt.running import lines, magrt
 
@@ -29,6 +29,29 @@ def film(path: Path, red_from: int = COUNT, red_to: int = COUNT) -> Path:
         writer.write(grey_with_red_box(64, 96, (20, 10, 40, 30)) if red_from <= index < red_to else frame)
     writer.release()
     return path
+
+
+KINDS = {
+    "mp4": "mp4v", "m4v": "mp4v", "mov": "mp4v", "3gp": "mp4v", "3g2": "mp4v", "mkv": "mp4v", "webm": "VP80",
+    "avi": "MJPG", "mpg": "mpg2", "mpeg": "mpg1", "vob": "mpg2", "mts": "mpg2", "m2ts": "mpg2", "m2t": "mpg2",
+    "ts": "mpg2", "mxf": "mpg2", "wmv": "WMV2", "asf": "mp4v", "flv": "FLV1", "ogv": "VP80",
+}  # fmt: skip
+"""A codec for each kind of file."""
+
+
+@pytest.mark.parametrize("kind", sorted({suffix[1:] for suffix in SUFFIXES}))
+def test_every_kind_of_file_that_a_folder_scan_takes_is_read(kind: str, red_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"film.{kind}"
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*KINDS[kind]), 25, (96, 64))
+    if not writer.isOpened():
+        pytest.skip(f"nothing writes {kind} here")
+    for index in range(75):
+        writer.write(grey_with_red_box(64, 96, (20, 10, 40, 30) if index >= 40 else (0, 0, 0, 0)))
+    writer.release()
+    with Scanner(red_model) as scanner:
+        found = list(scanner.scan(tmp_path))
+    assert [finding.verdict for finding in found] == ["authentic", "authentic", "spliced"]
+    assert [finding.time_s for finding in found] == pytest.approx([0, 1, 2], abs=0.05)
 
 
 def brightness(shot) -> int:
