@@ -78,6 +78,18 @@ def test_half_of_a_window_is_authentic(tmp_path: Path) -> None:
     assert {window.mask.shape for window in windows} > {(64, 64)}  # of the crop, and of a few pixels less
 
 
+def test_a_splice_of_one_pixel_is_in_every_window(tmp_path: Path) -> None:
+    folder = fantastic_reality(tmp_path, 2)
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[50, 70] = 255
+    for number in range(2):
+        plane(folder / "SegmentationFake" / f"fantastic--_{number:03d}.npz", mask)
+    stream, _ = open_stream(folder, CONFIG, 1)
+    reader = Reader(stream.hosts)
+    for seed in range(400):
+        assert stream.spliced_picture(0, reader, np.random.default_rng(seed)).mask.sum() == 1
+
+
 def test_without_class_maps_nothing_is_labelled(tmp_path: Path) -> None:
     a, b = open_stream(fantastic_reality(tmp_path, classes=False), CONFIG, 1)[0][0]
     assert (a.labels == 255).all() and (b.labels == 255).all()
@@ -159,6 +171,16 @@ def test_a_picture_that_does_not_fit_gives_way_and_is_named(tmp_path: Path, spoi
     assert all(batch.image.shape[0] == 3 for batch in drawn)
     unreadable = {Path(path).name: why for batch in drawn for path, why in batch.unreadable.items()}
     assert list(unreadable) == ["fantastic--_007.png"] and reason in unreadable["fantastic--_007.png"]
+
+
+@pytest.mark.parametrize("level", [1, 60, 255])
+def test_in_a_mask_of_fantastic_reality_whatever_is_not_black_is_spliced(tmp_path: Path, level: int) -> None:
+    folder = fantastic_reality(tmp_path, 2, masks="png")
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[:, :20] = level
+    plane(folder / "SegmentationFake" / "fantastic--_000.png", mask)
+    spliced, _ = ready_made(folder) or ([], [])
+    assert np.array_equal(spliced[0].read().mask, mask > 0)
 
 
 def test_a_mask_of_more_than_half_is_not_inverted(tmp_path: Path) -> None:
