@@ -203,6 +203,16 @@ def test_held_out_pictures_have_other_hosts(tmp_path: Path) -> None:
     assert numbers[0].isdisjoint(numbers[1]) and len(numbers[0]) == 3  # a splice has the number of its host
 
 
+def test_splices_whose_names_tell_no_host_are_split_one_by_one(tmp_path: Path) -> None:
+    fantastic_reality(tmp_path, 30)
+    for folder, suffix in (("ColorFakeImages", "png"), ("SegmentationFake", "npz")):
+        for number in range(30):
+            (tmp_path / folder / f"fantastic--_{number:03d}.{suffix}").rename(tmp_path / folder / f"{number}.{suffix}")
+    spliced, authentic = ready_made(tmp_path) or ([], [])
+    (held_out, _), (training, _) = split_by_host(spliced, authentic, tmp_path)
+    assert (len(held_out), len(training)) == (2, 28)
+
+
 def made(name: str, host: str, spliced: bool) -> ReadyMade:
     kind = "spliced" if spliced else "authentic"
     return ReadyMade(Tampered(Path(f"{kind}-{name}.png"), Path("mask.png") if spliced else None, "d", kind), None, host)
@@ -245,13 +255,14 @@ def test_held_out_pictures_of_a_synthesized_dataset_are_of_other_photos(photo_fo
     photos, recipe = labelled_photos(photo_folder), Recipe(1, None, "jpg", None, "npz")
     begin(tmp_path / "out", recipe, photos, photo_folder)
     hosts = {
-        made.row["spliced"]: made.row["host"]
+        made.row[kind]: made.row["host"]
         for made in write(photos, photo_folder, recipe, tmp_path / "out", range(30), 1)
+        for kind in ("spliced", "authentic")
     }
     training, validation = open_stream(tmp_path / "out", CONFIG, 1)
     assert isinstance(training, ReadyMadeStream)
     photos_of = [
-        {hosts[each.image.relative_to(tmp_path / "out").as_posix()] for each in stream.hosts}
+        {hosts[each.image.relative_to(tmp_path / "out").as_posix()] for each in (*stream.hosts, *stream.authentic)}
         for stream in (training, validation)
     ]
     assert photos_of[0].isdisjoint(photos_of[1]) and len(photos_of[0] | photos_of[1]) == 12
