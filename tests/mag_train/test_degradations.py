@@ -50,6 +50,28 @@ def test_a_degradation_that_makes_no_sense_is_refused(text: str) -> None:
         degradation(text)
 
 
+@pytest.mark.parametrize("text", ["jpeg:1", "jpeg:100", "resize:8", "screenshot:8", "crop:1000", "blur:100"])
+def test_the_limits_that_the_message_names_are_allowed(text: str) -> None:
+    assert degradation(text).name == text
+
+
+def test_a_picture_is_made_smaller_by_means_of_what_each_pixel_covers_and_larger_smoothly() -> None:
+    picture = np.zeros((8, 8, 3), np.uint8)
+    picture[::2, ::2] = picture[1::2, 1::2] = 200
+    smaller, larger = (degradation(f"resize:{factor}").apply(picture, picture[..., 0] > 0)[0] for factor in (0.5, 2))
+    assert np.array_equal(smaller, np.full((4, 4, 3), 100))
+    assert np.array_equal(larger, cv2.resize(picture, (16, 16), interpolation=cv2.INTER_CUBIC))
+
+
+def test_a_screenshot_is_saved_as_85_on_a_white_page() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    page = np.full((3 + 32, 5 + 48, 3), 255, np.uint8)
+    page[3:, 5:] = cv2.resize(picture, (48, 32), interpolation=cv2.INTER_LINEAR)
+    file = cv2.imencode(".jpg", page, [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
+    shown, _ = degradation("screenshot:0.5").apply(picture, np.zeros((64, 96), bool))
+    assert np.array_equal(shown, cv2.imdecode(file, cv2.IMREAD_COLOR)[3:, 5:])
+
+
 def test_the_blocks_of_a_screenshot_lie_elsewhere_than_the_pictures_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(degradations, "SCREENSHOT_QUALITY", 5)
     picture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (160, 160, 3), dtype=np.uint8), (0, 0), 2)

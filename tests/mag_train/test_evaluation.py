@@ -26,12 +26,13 @@ from mag_train import config
 from mag_train.checkpoint import save_checkpoint
 from mag_train.data.tampered import Tampered, read
 from mag_train.degradations import as_jpeg, degradation
-from mag_train.evaluate_command import PAPER_TABLE, evaluate, paper_column, terminal
+from mag_train.evaluate_command import PAPER_TABLE, as_markdown, evaluate, paper_column, terminal
 from mag_train.evaluation import (
     Answer,
     Method,
     Protocol,
     Result,
+    Row,
     error_level,
     load_model,
     methods,
@@ -320,6 +321,7 @@ def test_the_command_writes_what_it_prints(
         lines = list(csv.DictReader(file))
     exact = next(line for line in lines if line["image"].endswith("exact.png") and line["method"] == str(red_model))
     assert float(exact["AP"]) == 1.0 and exact["flagged"] == "1" and exact["degradation"] == "none"
+    assert exact["mask"] == str(pair / "masks" / "exact.png")
     assert [line["skipped"] for line in lines if "corrupt" in line["image"]] == ["picture not-a-picture"] * 3
     assert sum(line["inverted"] == "1" and line["degradation"] == "none" for line in lines) == 3  # methods
     printed, markdown = capsys.readouterr().out, files[2].read_text()
@@ -398,6 +400,15 @@ def test_a_file_that_cannot_be_written_does_not_cost_the_table(
             run(red_model, "--dataset", "pair:not-read-yet", option, tmp_path)
 
 
+def test_the_table_says_how_well_pictures_are_told_apart_and_how_many_authentic_ones_are_flagged() -> None:
+    about = {"degradation": "none", "dataset": "mine", "kind": "spliced", "metrics": {}}
+    row = Row(method="model", tampered=3, authentic=8, auc=0.875, flagged=0.125, **about)
+    table = as_markdown([row], [])
+    assert "**mine: 3 spliced, 8 authentic**" in table and table.split("\n")[4].endswith("| 0.875 | 12.5% |")
+    without = as_markdown([replace(row, authentic=0, auc=None, flagged=None)], [])
+    assert "**mine: 3 spliced**" in without and without.split("\n")[4].endswith("|  |  |")
+
+
 def test_a_bar_in_a_models_name_makes_no_column_of_the_markdown(pair: Path, red_model: Path, tmp_path: Path) -> None:
     red_model.rename(tmp_path / "red|blue")
     run(tmp_path / "red|blue", "--dataset", f"pair:{pair}", "--markdown", tmp_path / "out.md")
@@ -446,8 +457,11 @@ def test_models_stand_under_each_other_and_above_the_paper(
     assert "only under --degrade jpeg:QUALITY" in printed and "Rows of the paper are as printed in it" in printed
     beside = json.loads((tmp_path / "out.json").read_text())["paper"]["casia1"]
     assert beside["column"] == "CASIA v2" and beside["methods"]["MAG"] == [0.74, 0.74, 0.76]
+    assert beside["metrics"] == ["AP", "p-AP", "cIoU"]
     run(red_model, "--dataset", f"casia1/authentic:{tmp_path / 'casia'}")
     assert "ManTra-Net" not in capsys.readouterr().out  # the paper says nothing of authentic pictures
+    run(red_model, "--dataset", f"casia1/spliced:{tmp_path / 'casia'}")
+    assert "image AUC" not in capsys.readouterr().out  # and there is nothing to warn of without them
 
 
 def test_the_papers_row_stands_beside_what_it_was_measured_on() -> None:
@@ -472,8 +486,9 @@ def test_datasets_that_cannot_be_told_apart_are_refused(pair: Path, red_model: P
         run(red_model, "--dataset", f"pair:{pair}", "--dataset", f"pair:{twin}")
     with pytest.raises(ValueError, match=r"exact\.png is named by more than one"):
         run(red_model, "--dataset", f"pair:{pair}", "--dataset", f"pair/tampered:{pair}")
-    with pytest.raises(ValueError, match="write NAME:DIR"):
-        run(red_model, "--dataset", "casia1")
+    for text in ("casia1", "casia1:"):
+        with pytest.raises(ValueError, match="write NAME:DIR"):
+            run(red_model, "--dataset", text)
 
 
 def test_nothing_measured_is_an_error_after_the_reasons(

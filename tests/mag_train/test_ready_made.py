@@ -78,6 +78,18 @@ def test_half_of_a_window_is_authentic(tmp_path: Path) -> None:
     assert {window.mask.shape for window in windows} > {(64, 64)}  # of the crop, and of a few pixels less
 
 
+def test_a_splice_of_one_pixel_is_in_every_window(tmp_path: Path) -> None:
+    folder = fantastic_reality(tmp_path, 2)
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[50, 70] = 255
+    for number in range(2):
+        plane(folder / "SegmentationFake" / f"fantastic--_{number:03d}.npz", mask)
+    stream, _ = open_stream(folder, CONFIG, 1)
+    reader = Reader(stream.hosts)
+    for seed in range(400):
+        assert stream.spliced_picture(0, reader, np.random.default_rng(seed)).mask.sum() == 1
+
+
 def test_without_class_maps_nothing_is_labelled(tmp_path: Path) -> None:
     a, b = open_stream(fantastic_reality(tmp_path, classes=False), CONFIG, 1)[0][0]
     assert (a.labels == 255).all() and (b.labels == 255).all()
@@ -161,6 +173,16 @@ def test_a_picture_that_does_not_fit_gives_way_and_is_named(tmp_path: Path, spoi
     assert list(unreadable) == ["fantastic--_007.png"] and reason in unreadable["fantastic--_007.png"]
 
 
+@pytest.mark.parametrize("level", [1, 60, 255])
+def test_in_a_mask_of_fantastic_reality_whatever_is_not_black_is_spliced(tmp_path: Path, level: int) -> None:
+    folder = fantastic_reality(tmp_path, 2, masks="png")
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[:, :20] = level
+    plane(folder / "SegmentationFake" / "fantastic--_000.png", mask)
+    spliced, _ = ready_made(folder) or ([], [])
+    assert np.array_equal(spliced[0].read().mask, mask > 0)
+
+
 def test_a_mask_of_more_than_half_is_not_inverted(tmp_path: Path) -> None:
     folder = fantastic_reality(tmp_path, 2)
     mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
@@ -179,6 +201,16 @@ def test_held_out_pictures_have_other_hosts(tmp_path: Path) -> None:
     assert [len(kind) for kind in held_out] == [3, 3] and [len(kind) for kind in training] == [57, 56]
     numbers = [{each.image.stem[-3:] for kind in side for each in kind} for side in (held_out, training)]
     assert numbers[0].isdisjoint(numbers[1]) and len(numbers[0]) == 3  # a splice has the number of its host
+
+
+def test_splices_whose_names_tell_no_host_are_split_one_by_one(tmp_path: Path) -> None:
+    fantastic_reality(tmp_path, 30)
+    for folder, suffix in (("ColorFakeImages", "png"), ("SegmentationFake", "npz")):
+        for number in range(30):
+            (tmp_path / folder / f"fantastic--_{number:03d}.{suffix}").rename(tmp_path / folder / f"{number}.{suffix}")
+    spliced, authentic = ready_made(tmp_path) or ([], [])
+    (held_out, _), (training, _) = split_by_host(spliced, authentic, tmp_path)
+    assert (len(held_out), len(training)) == (2, 28)
 
 
 def made(name: str, host: str, spliced: bool) -> ReadyMade:
@@ -223,13 +255,14 @@ def test_held_out_pictures_of_a_synthesized_dataset_are_of_other_photos(photo_fo
     photos, recipe = labelled_photos(photo_folder), Recipe(1, None, "jpg", None, "npz")
     begin(tmp_path / "out", recipe, photos, photo_folder)
     hosts = {
-        made.row["spliced"]: made.row["host"]
+        made.row[kind]: made.row["host"]
         for made in write(photos, photo_folder, recipe, tmp_path / "out", range(30), 1)
+        for kind in ("spliced", "authentic")
     }
     training, validation = open_stream(tmp_path / "out", CONFIG, 1)
     assert isinstance(training, ReadyMadeStream)
     photos_of = [
-        {hosts[each.image.relative_to(tmp_path / "out").as_posix()] for each in stream.hosts}
+        {hosts[each.image.relative_to(tmp_path / "out").as_posix()] for each in (*stream.hosts, *stream.authentic)}
         for stream in (training, validation)
     ]
     assert photos_of[0].isdisjoint(photos_of[1]) and len(photos_of[0] | photos_of[1]) == 12

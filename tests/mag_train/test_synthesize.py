@@ -217,6 +217,21 @@ def test_ctrl_c_stops_between_two_pictures(photo_folder: Path, tmp_path: Path, m
     result = synthesize(photo_folder, tmp_path / "out", "--count", 10, "--workers", 1)
     assert result.exit_code == 130 and "Stopped with 3 of 10 pictures made" in result.output
     assert len(rows(tmp_path / "out")) == 3
+    assert synthesize(photo_folder, tmp_path / "out", "--count", 3, "--workers", 1).exit_code == 0
+
+
+def test_ctrl_c_at_the_last_picture_comes_too_late(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = writing.make
+
+    def interrupted(*arguments: Any) -> writing.Made:
+        signal.raise_signal(signal.SIGINT)
+        return make(*arguments)
+
+    monkeypatch.setattr(writing, "make", interrupted)
+    result = synthesize(photo_folder, tmp_path / "out", "--count", 1, "--workers", 1)
+    assert result.exit_code == 0 and "1 spliced and 1 authentic pictures" in result.output
 
 
 def test_a_full_disk_is_said_and_leaves_a_dataset_to_go_on_with(
@@ -252,13 +267,24 @@ def test_photos_that_cannot_be_used_give_way_are_named_and_counted(tmp_path: Pat
         save(tmp_path / "photos" / "labels" / f"{index:02d}.png", labels)
     (tmp_path / "photos" / "images" / "03.jpg").write_bytes(b"corrupt")
     save(tmp_path / "photos" / "labels" / "07.png", np.zeros((9, 9), np.uint8))
-    result = synthesize(tmp_path / "photos", tmp_path / "out", "--workers", 2)
-    assert result.exit_code == 0 and "20 spliced" in result.output
+    result = synthesize(tmp_path / "photos", tmp_path / "out", "--workers", 2, "--count", 24)
+    assert result.exit_code == 0 and "24 spliced" in result.output
     assert "2 of 20 photos could not be used" in result.output
+    assert result.output.count("skipped ") == 2  # each once, however often it was drawn
     assert "03.jpg: the file is no picture" in result.output and "07.png: 9 x 9, not a label map" in result.output
     used = {row["host"] for row in rows(tmp_path / "out")}
     used |= {paste["donor"] for row in rows(tmp_path / "out") for paste in row["pastes"]}
     assert not used & {"images/03.jpg", "images/07.jpg"}
+
+
+def test_of_many_photos_that_cannot_be_read_ten_are_named(tmp_path: Path) -> None:
+    for index in range(14):
+        save(tmp_path / "photos" / "images" / f"{index:02d}.jpg", labelled_photo(index)[0])
+        if index < 12:
+            (tmp_path / "photos" / "images" / f"{index:02d}.jpg").write_bytes(b"corrupt")
+    result = synthesize(tmp_path / "photos", tmp_path / "out", "--workers", 1)
+    assert result.output.count("skipped ") == 10 and result.output.count("further ones are counted only") == 1
+    assert "12 of 14 photos could not be used" in result.output
 
 
 def test_photos_none_of_which_can_be_read_end_in_one_line(tmp_path: Path) -> None:
