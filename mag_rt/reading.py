@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mag_rt.backends import Backend
 from mag_rt.backends.choice import choose
 from mag_rt.bundle import Bundle
-from mag_rt.errors import MagrtError, PictureError
+from mag_rt.errors import BackendError, BundleError, MagrtError, PictureError
 from mag_rt.findings import GREY, LIKELY, Counts, Failure, Reading, count, levels, read, suspicion
 from mag_rt.pictures import Picture, as_grey, map_back, pad, shrink
 
@@ -149,7 +149,10 @@ def open_reader(bundle: Bundle, max_side: int, tiles: bool, backend: str = "auto
                 except MagrtError as error:
                     without += f"not {name}: {error}; "
     threads = min(os.cpu_count() or 1, MOST_THREADS)
-    choice = choose(bundle, backend, precision, threads)
+    try:
+        choice = choose(bundle, backend, precision, threads)
+    except (BackendError, BundleError) as error:
+        raise type(error)(f"{without}{error}") from None
     return HostReader(choice.backend, bundle, max_side, tiles, threads, without + choice.reason)
 
 

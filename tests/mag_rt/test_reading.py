@@ -7,6 +7,8 @@ import pytest
 
 from mag_rt.backends.choice import Choice
 from mag_rt.bundle import Bundle
+from mag_rt.engines import EngineError
+from mag_rt.errors import BackendError, BundleError, MagrtError
 from mag_rt.findings import Failure, Reading, evidence
 from mag_rt.pictures import as_grey
 from mag_rt.reading import HostReader, open_reader, tiling
@@ -136,3 +138,33 @@ def test_no_more_pictures_are_read_at_the_same_time_than_memory_is_for(
     monkeypatch.setattr("mag_rt.reading.choose", choose)
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     assert open_reader(red_bundle, 256, False, "onnxruntime").threads == threads and asked == [threads]
+
+
+@pytest.fixture
+def gpu_unusable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU needs is installed, and does not work."""
+
+    def refuse(*_: object, rtx: bool, **__: object) -> None:
+        raise EngineError("no driver for RTX" if rtx else "no driver")
+
+    monkeypatch.setattr("mag_rt.reading.find_spec", lambda name: name)
+    monkeypatch.setattr("mag_rt.backends.tensorrt.open_tensorrt", refuse)
+
+
+@pytest.mark.usefixtures("gpu_unusable")
+@pytest.mark.parametrize(
+    ("precision", "kind", "on_the_cpu"),
+    [("float16", BackendError, "no precision float16 on the CPU"), ("int8", BundleError, "has no int8 network")],
+)
+def test_where_neither_gpu_nor_cpu_will_do_one_line_says_why_of_both(
+    red_bundle: Bundle, precision: str, kind: type[MagrtError], on_the_cpu: str
+) -> None:
+    with pytest.raises(kind, match=f"not tensorrt: no driver; not tensorrt-rtx: no driver for RTX; .*{on_the_cpu}"):
+        open_reader(red_bundle, 256, False, precision=precision)
+
+
+@pytest.mark.usefixtures("gpu_unusable")
+def test_a_cpu_that_stands_in_for_a_gpu_says_why(red_bundle: Bundle) -> None:
+    reader = open_reader(red_bundle, 256, False, precision="float32")
+    reader.close()
+    assert reader.reason.startswith("not tensorrt: no driver; not tensorrt-rtx: no driver for RTX; ")
