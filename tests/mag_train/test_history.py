@@ -2,6 +2,7 @@
 
 import io
 
+import cv2
 import numpy as np
 import PIL.Image
 import PIL.JpegImagePlugin
@@ -100,6 +101,36 @@ def test_grain_is_as_strong_as_it_is_said_to_be() -> None:
     grey = np.full((64, 64, 3), 128, np.uint8)
     spreads = [history.noisy(grey, 2.0, 4.0, np.random.default_rng(seed)).std() for seed in range(30)]
     assert 1.9 < min(spreads) < 2.5 and 3.5 < max(spreads) < 4.1
+
+
+def test_grain_makes_nothing_brighter_or_darker_and_white_stays_white() -> None:
+    grey, white = (np.full((64, 64, 3), level, np.uint8) for level in (128, 255))
+    assert abs(history.noisy(grey, 4.0, 4.0, np.random.default_rng(0)).mean() - 128) < 0.2
+    assert history.noisy(white, 4.0, 4.0, np.random.default_rng(0)).min() > 220
+
+
+def test_edits_leave_black_black_and_white_white_and_sharpen_what_they_sharpen() -> None:
+    image, _ = labelled_photo(3)
+    halves = np.zeros_like(image)
+    halves[:, 80:] = 255
+    for seed in range(40):
+        black, white = np.split(history.edited(halves, np.random.default_rng(seed)), 2, axis=1)
+        assert black.mean() < 40 and white.mean() > 215
+        if np.random.default_rng(seed).integers(5) < 2:
+            sharpened = history.edited(image, np.random.default_rng(seed))
+            assert cv2.Laplacian(sharpened, cv2.CV_64F).std() > 1.1 * cv2.Laplacian(image, cv2.CV_64F).std()
+
+
+def test_tables_of_others_are_about_as_coarse_as_libjpegs_at_any_quality(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "OWN_TABLES", 1.0)
+    image, _ = labelled_photo(3)
+    standard = history._standard_tables()[0]
+    for quality, factor in ((20, 2.5), (75, 0.5)):  # libjpeg's rule
+        files = (history.jpeg(image, quality, quality, np.random.default_rng(seed)) for seed in range(100))
+        steps = np.array([tables_of(file) for file in files])[:, 4] / standard[4]  # where no tilt changes much
+        assert 0.85 * factor < np.median(steps) < 1.15 * factor
+    finest = (tables_of(history.jpeg(image, 100, 100, np.random.default_rng(seed))) for seed in range(5))
+    assert min(min(table) for table in finest) == 1
 
 
 def test_shapes_are_polygons_ellipses_and_boxes() -> None:

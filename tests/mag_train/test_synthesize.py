@@ -110,6 +110,20 @@ def test_a_splice_is_its_host_but_for_what_was_pasted(
     assert any(relabelled)  # by what was pasted
 
 
+def test_splice_and_host_lie_each_in_their_own_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "publish", lambda image, _: image)
+    mask, grey = np.zeros((40, 40), np.uint8), np.full((40, 40, 3), 90, np.uint8)
+    mask[10:20, 10:20] = 1
+    spliced, host = Picture(grey + 100 * mask[..., None], mask, 1 + mask), Picture(grey, mask, 1 - mask // 2)
+    recipe = Recipe(1, None, "png", None, "png")
+    files = writing._files(spliced, host, "name", recipe, np.random.default_rng(1))
+    planes = {name.split("/")[0]: cv2.imdecode(np.frombuffer(file, np.uint8), -1) for name, file in files.items()}
+    for folder, plane in ((FAKE, spliced.image), (REAL, grey), (MASK, 255 * mask)):
+        assert np.array_equal(planes[folder], plane)
+    assert np.array_equal(planes["SegmentationFakeClass"], spliced.labels)
+    assert np.array_equal(planes["SegmentationRealClass"], host.labels)
+
+
 def test_the_manifest_names_the_photo_that_a_paste_is_from() -> None:
     """Of those that were read, the first is the host; a copy within the picture has no other."""
     plane, box = np.zeros((8, 9), np.uint8), (1, 2, 3, 4)
