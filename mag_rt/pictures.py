@@ -58,6 +58,8 @@ _FORMATS = (_JPEG, _PNG, *_TIFF, b"BM", _GIF)
 """How files begin that are given to a decoder: OpenCV knows more formats, none of them a photo's, some read loosely."""
 _RIFF_OR_BOX = (b"WEBP", b"ftypavif", b"ftypavis", b"jP  ")
 """The same from the fifth byte on (JPEG 2000), or the ninth (WebP)."""
+_HEIF = (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1")
+"""The same of phones' files, which are not read and often called .jpg."""
 _NO_DATA = (128, 128, 128)
 """What libjpeg fills in, to the level, where a picture's data ends too early."""
 _TIFF_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
@@ -85,6 +87,10 @@ def decode(data: bytes, enough: int | None = None) -> Decoded:
     """
     if not data:
         raise PictureError("empty", "the file is empty")
+    if data.startswith(_HEIF, 4):
+        raise PictureError(
+            "not-a-picture", "the file is HEIC or the like, whatever its name: convert it to JPEG or PNG"
+        )
     if not _is_known(data):
         raise PictureError("not-a-picture", "the file is no picture of a kind that can be decoded")
     if _is_cut_off(data):

@@ -6,8 +6,8 @@ import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator
-from contextlib import closing, suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from enum import Enum
@@ -28,7 +28,7 @@ from mag_rt.sinks.jsonl import SCHEMA, findings_in, seen_from
 from mag_rt.sinks.report import write_report
 from mag_rt.sinks.table import write_table
 from mag_rt.sources import Frame, as_text, find
-from mag_rt.summary import Summary, show, summed_up
+from mag_rt.summary import Summary, show, show_unreadable, summed_up
 from mag_rt.terminal import (
     INTERRUPTED,
     NOT_WRITTEN,
@@ -158,7 +158,15 @@ AsJson = Annotated[
         "--json", help="Print the lines of findings.jsonl as they come, no summary.", rich_help_panel=MACHINES
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=MACHINES)]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        help="Print errors only: what could not be read, and what ended the scan.",
+        rich_help_panel=MACHINES,
+    ),
+]
 
 
 def scan(
@@ -190,7 +198,7 @@ def scan(
 
     Exit status: 0 all scanned; 3 finished, some sources unreadable; 2 usage or model error, no such source, nothing to
     scan, results in the way; 4 results could not be written; 10 with --fail-on spliced when a picture is; 130
-    interrupted.
+    interrupted (Ctrl-C, SIGTERM).
     """
     if every and fps:
         raise typer.BadParameter("give one of them", param_hint="--every and --fps")
@@ -235,8 +243,12 @@ def scan(
         stop(f"cannot write results to {error.filename or out}: {error.strerror or error}", NOT_WRITTEN)
     except KeyboardInterrupt:
         stop(f"interrupted after {scanned} pictures; --resume goes on with what is in {out}", INTERRUPTED)
-    if not quiet and not as_json:
-        _print(summary, stretches, passed_over, scanned, out, time.perf_counter() - begun)
+    if not as_json:
+        with _whoever_reads(out):
+            if not quiet:
+                show(summary, stretches, terminal)
+                _say(summary, passed_over, scanned, out, time.perf_counter() - begun)
+            show_unreadable(summary, out, errors)
     if fail_on and summary.counts[fail_on]:
         raise typer.Exit(SPLICE_FOUND)
     if summary.counts["unreadable"]:
@@ -369,15 +381,11 @@ def _segment_as_json(segment: Segment, out: Path) -> dict[str, Any]:
     return {"source": seen_from(out, segment.source), **rounded}
 
 
-def _print(
-    summary: Summary, stretches: list[Segment], passed_over: Counter[str], scanned: int, out: Path, seconds: float
-) -> None:
-    """What the scan has found, for a person; its exit status counts even if nobody reads that."""
+@contextmanager
+def _whoever_reads(out: Path) -> Iterator[None]:
+    """What the scan has found is said in it; the exit status counts even if nobody reads that."""
     try:
-        show(summary, stretches, out, terminal, errors)
-        if passed_over:
-            terminal.print(as_text(passed_over), markup=False, highlight=False)
-        _say(summary, scanned, out, seconds)
+        yield
     except (BrokenPipeError, SystemExit):  # `magrt scan | head -1`: rich makes the one the other
         print_nowhere()
     except OSError as error:
@@ -385,9 +393,11 @@ def _print(
         stop(f"cannot print the summary: {error.strerror or error}; the results are in {out}", NOT_WRITTEN)
 
 
-def _say(summary: Summary, scanned: int, out: Path, seconds: float) -> None:
+def _say(summary: Summary, passed_over: Counter[str], scanned: int, out: Path, seconds: float) -> None:
+    if passed_over:
+        terminal.print(f"passed over: {as_text(passed_over)}", markup=False, highlight=False, soft_wrap=True)
     counts = ", ".join(f"{count} {name}" for name, count in summary.counts.items() if count)
     before = f", {summary.pictures - scanned} of them before" if scanned < summary.pictures else ""
     speed = f" ({scanned / seconds:.1f} pictures/s)" if scanned else ""
     line = f"{counts}{before} in {seconds:.1f} s{speed}; results in {out}"
-    terminal.print(line, markup=False, highlight=False)
+    terminal.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -21,6 +21,8 @@ NOT_READ = frozenset({
 })  # fmt: skip
 """Names of pictures and videos, lower case, of kinds that are not read: a folder scan counts what it passes over."""
 
+COMPANION = "._"
+"""How the names of the files begin that macOS puts beside others, photos too, on cards and network drives."""
 RESULTS = frozenset({"findings.jsonl", "run.json"})
 """What the folder of a scan's results holds; its `DRAWN` folders are no photos then."""
 DRAWN = frozenset({"masks", "overlays", "thumbnails"})
@@ -48,13 +50,13 @@ def find(
 ) -> list[Frame]:
     """The pictures and videos that `sources` name, each once, in the order given; folders are walked by name.
 
-    A file that is named is taken whatever its suffix; in folders only `SUFFIXES` count, symbolic links to folders are
-    not followed, and neither what a scan has drawn into the folder of its results nor anything below `exclude` (where
-    those of this one go) is taken. Below where its first wildcard stands a glob passes over what was drawn as well. A
-    folder that cannot be listed is a source itself, so that the scan has an error for it. `listed`: names that a
-    program has found before; they are no globs, and one that is gone by now is a frame all the same, whose finding will
-    say so. `passed_over` counts, by suffix without its dot, the files in folders that are pictures or videos by name,
-    but of kinds that are not read.
+    A file that is named is taken whatever its suffix; in folders only `SUFFIXES` count, no `COMPANION`, symbolic links
+    to folders are not followed, and neither what a scan has drawn into the folder of its results nor anything below
+    `exclude` (where those of this one go) is taken. Below where its first wildcard stands a glob passes over what was
+    drawn as well. A folder that cannot be listed is a source itself, so that the scan has an error for it. `listed`:
+    names that a program has found before; they are no globs, and one that is gone by now is a frame all the same, whose
+    finding will say so. `passed_over` counts, by suffix without its dot, the files in folders that are pictures or
+    videos by name, but of kinds that are not read.
 
     Raises SourceError when a source does not exist or when there is nothing to scan.
     """
@@ -81,15 +83,15 @@ def find(
         )
     if not found:
         among = ", ".join(map(str, sources)) or "an empty list"
-        but = f" ({as_text(folders.passed_over)})" if folders.passed_over else ""
+        but = f" (passed over: {as_text(folders.passed_over)})" if folders.passed_over else ""
         raise SourceError(f"nothing to scan: no picture and no video in {among}{but}")
     return list(found.values())
 
 
-def as_text(passed_over: Counter[str]) -> str:
-    """What was passed over, the most first: `passed over, of kinds that are not read: 12 HEIC, 1 CR2`."""
-    counts = ", ".join(f"{count} {suffix.upper()}" for suffix, count in passed_over.most_common())
-    return f"passed over, of kinds that are not read: {counts}"
+def as_text(passed_over: Mapping[str, int]) -> str:
+    """What was passed over, the most first: `12 HEIC, 1 CR2, of kinds that are not read`."""
+    counts = ", ".join(f"{count} {suffix.upper()}" for suffix, count in Counter(passed_over).most_common())
+    return f"{counts}, of kinds that are not read"
 
 
 def _expand(source: str, folders: "_Folders") -> Iterator[str]:
@@ -150,6 +152,8 @@ class _Folders:
                 suffix = Path(entry.name).suffix.lower()
                 if _is_folder(entry):
                     below += [] if entry.is_symlink() or entry.name in drawn else [entry.path]
+                elif entry.name.startswith(COMPANION):
+                    continue
                 elif suffix in SUFFIXES:
                     yield entry.path
                 elif suffix in NOT_READ:

@@ -4,6 +4,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
@@ -26,7 +27,9 @@ class Summary:
     counts: dict[str, int]
     """spliced, inconclusive, authentic, unreadable."""
     suspicious: list[Finding] = field(default_factory=list)
-    """Of the highest scores, at most `SHOWN`."""
+    """Of the highest scores, at most `SHOWN`; of a video its most suspicious frame."""
+    sources: int = 0
+    """Pictures and videos that could be read, and so could have been among these."""
     unreadable: list[Finding] = field(default_factory=list)
     """The first ones, at most `SHOWN`."""
 
@@ -39,6 +42,7 @@ def summed_up(findings: Iterable[Finding]) -> Summary:
     """The summary of findings, which are looked at once and not kept."""
     counts: Counter[str] = Counter()
     unreadable: list[Finding] = []
+    sources = 0
 
     def readable() -> Iterable[Finding]:
         for finding in findings:
@@ -48,22 +52,35 @@ def summed_up(findings: Iterable[Finding]) -> Summary:
             elif len(unreadable) < SHOWN:
                 unreadable.append(finding)
 
-    suspicious = heapq.nlargest(SHOWN, readable(), key=lambda each: each.score or 0)
+    def of_each_source() -> Iterable[Finding]:
+        nonlocal sources
+        for _, frames in groupby(readable(), key=lambda each: each.source):
+            sources += 1
+            yield max(frames, key=_score)
+
+    suspicious = heapq.nlargest(SHOWN, of_each_source(), key=_score)
     named = {name: counts[name] for name in ("spliced", "inconclusive", "authentic", "unreadable")}
-    return Summary(named, suspicious, unreadable)
+    return Summary(named, suspicious, sources, unreadable)
 
 
-def show(summary: Summary, segments: list[Segment], out: Path, terminal: Console, errors: Console) -> None:
-    """The table of the most suspicious pictures, spliced stretches of videos, and on `errors` what is unreadable."""
+def _score(finding: Finding) -> float:
+    return finding.score or 0
+
+
+def show(summary: Summary, segments: list[Segment], terminal: Console) -> None:
+    """The table of the most suspicious pictures and videos, and spliced stretches of videos."""
     if summary.suspicious:
         terminal.print(_table(summary.suspicious))
-        more = summary.pictures - summary.counts["unreadable"] - len(summary.suspicious)
-        if more:
+        if more := summary.sources - len(summary.suspicious):
             terminal.print(f"... and {more} less suspicious", highlight=False)
     for segment in segments:
         stretch = f"{clock(segment.from_s)} to {clock(segment.to_s)}"
         peak = f"most suspicious at {clock(segment.peak_s)} ({segment.peak_score:.2f})"
         terminal.print(f"{printable(segment.source)}: {stretch} spliced, {peak}", markup=False, highlight=False)
+
+
+def show_unreadable(summary: Summary, out: Path, errors: Console) -> None:
+    """What could not be read, and why, a line each."""
     for finding in summary.unreadable:
         assert finding.error is not None
         line = f"unreadable: {printable(finding.source or '')}: {finding.error.message}"

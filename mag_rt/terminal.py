@@ -31,14 +31,19 @@ def print_nowhere() -> None:
 
 
 def interrupt_once() -> None:
-    """Have the first Ctrl-C interrupt this process and later ones change nothing: threads in hand come to their end.
+    """Have the first Ctrl-C or SIGTERM interrupt this process and later ones change nothing: threads in hand come to
+    their end.
 
-    Where Ctrl-C is ignored, as in the background of a shell, it stays so.
+    Where one is ignored, as Ctrl-C in the background of a shell, it stays so. The first process of a container would
+    not hear a SIGTERM that it does not ask for.
     """
+    by_default = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    heard = [number for number, default in by_default.items() if signal.getsignal(number) is default]
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in heard:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, interrupt)
+    for number in heard:
+        signal.signal(number, interrupt)

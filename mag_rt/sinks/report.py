@@ -20,6 +20,7 @@ from mag_rt.sinks.images import HEAT, STRONGEST_HEAT, thumbnail_paths
 from mag_rt.sinks.jsonl import NAME as FINDINGS
 from mag_rt.sinks.jsonl import whole_lines
 from mag_rt.sinks.whole import whole
+from mag_rt.sources import as_text
 from mag_rt.video import Segment, segments
 from mag_rt.wording import clock, printable
 
@@ -65,6 +66,7 @@ def write_report(folder: Path) -> None:
         details=(_detail(card, line, folder) for card, line in _lines(folder, in_order)),
         facts=facts(run),
         unfinished=run.get("finished") is False,
+        passed_over=as_text(_part(run, "passed_over")) if run.get("passed_over") else None,
         constants={"heat": _heat(), "strongest": STRONGEST_HEAT, "outline_width": OUTLINE_WIDTH},
         style=_asset("report.css"),
         script=_asset("report.js"),

@@ -34,17 +34,17 @@ def open_stream(
     Raises ValueError when the folder holds none of these, or too little to hold something out, and HeldOutGoneError.
     """
     # Another seed than training's: held-out photos, and pastes that training never draws.
-    unseen, called = config.model_copy(update={"workers": 0}), "held-out photos"
+    unseen = config.model_copy(update={"workers": 0})
     pictures = ready_made(folder)
     if pictures is not None:
         held_out_pictures, training = split_by_host(*pictures, folder, held_out)
-        return ReadyMadeStream(*training, config, seed), ReadyMadeStream(*held_out_pictures, unseen, seed + 1, called)
+        return ReadyMadeStream(*training, config, seed), ReadyMadeStream(*held_out_pictures, unseen, seed + 1)
     try:
         photos = labelled_photos(folder)
     except ValueError as error:
         raise ValueError(f"{error} (nor {' nor '.join(f'{name}/' for name in LAYOUTS)})") from None
     held_out_photos, training_photos = split_photos(photos, folder, held_out)
-    return SpliceStream(training_photos, config, seed), SpliceStream(held_out_photos, unseen, seed + 1, called)
+    return SpliceStream(training_photos, config, seed), SpliceStream(held_out_photos, unseen, seed + 1)
 
 
 def authentic_photos(folder: Path, held_out: Collection[str] | None = None) -> list[Photo]:

@@ -47,7 +47,6 @@ class Stream(Dataset[tuple[RawPictures, RawPictures]], ABC, Generic[What]):
 
     Picture number n draws from a generator seeded with (seed, n), and whose turn it is comes from a permutation of the
     photos that changes with every epoch, so a resumed run sees exactly what an undisturbed one would have seen.
-    `called`: what the photos are, for a message.
     """
 
     def __init__(
@@ -56,12 +55,10 @@ class Stream(Dataset[tuple[RawPictures, RawPictures]], ABC, Generic[What]):
         authentic: Sequence[Readable[What]],
         config: DataConfig,
         seed: int,
-        called: str = "photos",
     ) -> None:
         self.hosts, self.authentic = spliced, authentic
         self.config = config
         self.seed = seed
-        self.called = called
 
     @property
     def batches_per_epoch(self) -> int:
@@ -90,7 +87,7 @@ class Stream(Dataset[tuple[RawPictures, RawPictures]], ABC, Generic[What]):
         iteration: int,
         length: int,
     ) -> RawPictures:
-        reader = Reader(photos, self.called)
+        reader = Reader(photos)
         numbers = range(iteration * length, (iteration + 1) * length)
         drawn = (picture(number, reader, np.random.default_rng([self.seed, kind, number])) for number in numbers)
         made = [reflected(each, self.config.crop) for each in drawn]
@@ -116,10 +113,8 @@ class Stream(Dataset[tuple[RawPictures, RawPictures]], ABC, Generic[What]):
 class SpliceStream(Stream[Labelled]):
     """Splices made on the fly from authentic photos; the same photos, unspliced, are the authentic pictures."""
 
-    def __init__(
-        self, photos: Sequence[Readable[Labelled]], config: DataConfig, seed: int, called: str = "photos"
-    ) -> None:
-        super().__init__(photos, photos, config, seed, called)
+    def __init__(self, photos: Sequence[Readable[Labelled]], config: DataConfig, seed: int) -> None:
+        super().__init__(photos, photos, config, seed)
 
     def spliced_picture(self, number: int, reader: Reader[Labelled], rng: np.random.Generator) -> Picture:
         return spliced(*reader.read(self._host(number)), reader.draw, self.size(rng), rng)

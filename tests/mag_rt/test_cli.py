@@ -71,7 +71,7 @@ def test_what_is_passed_over_is_said(inbox: Path, red_model: Path, tmp_path: Pat
         (inbox / name).touch()
     done = magrt("scan", inbox, "--out", tmp_path / "out", "--model", red_model)
     assert done.returncode == 0
-    assert "passed over, of kinds that are not read: 2 HEIC, 1 CR2" in done.stdout.splitlines()
+    assert "passed over: 2 HEIC, 1 CR2, of kinds that are not read" in done.stdout.splitlines()
     assert json.loads((tmp_path / "out" / "run.json").read_text())["passed_over"] == {"heic": 2, "cr2": 1}
 
 
@@ -245,8 +245,11 @@ def long_scan(red_model: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]
     process.communicate()
 
 
-def test_ctrl_c_exits_130_and_keeps_what_was_done(long_scan: subprocess.Popen[str], tmp_path: Path) -> None:
-    long_scan.send_signal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_interrupts_it_gets_130_and_keeps_what_was_done(
+    number: signal.Signals, long_scan: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    long_scan.send_signal(number)
     _, said = long_scan.communicate(timeout=60)
     assert long_scan.returncode == 130
     assert "interrupted after" in said and "Traceback" not in said
@@ -351,11 +354,15 @@ def test_progress_counts_pictures_and_frames_where_videos_may_be_opened(
     assert (shown in said) if shown else not said
 
 
-def test_json_prints_the_lines_and_quiet_nothing(inbox: Path, red_model: Path, tmp_path: Path) -> None:
+def test_json_prints_the_lines_and_quiet_errors_only(inbox: Path, red_model: Path, tmp_path: Path) -> None:
     done = magrt("scan", inbox, "--out", tmp_path / "a", "--model", red_model, "--json")
     assert done.stdout == (tmp_path / "a" / "findings.jsonl").read_text()
     done = magrt("scan", inbox, "--out", tmp_path / "b", "--model", red_model, "--quiet")
     assert done.stdout == done.stderr == ""
+    (inbox / "bad.png").touch()
+    done = magrt("scan", inbox, "--out", tmp_path / "c", "--model", red_model, "--quiet")
+    assert done.returncode == 3 and done.stdout == ""
+    assert done.stderr == f"unreadable: {inbox / 'bad.png'}: the file is empty\n"
 
 
 def test_lines_come_through_a_pipe_at_once_and_the_scan_ends_with_who_reads_them(

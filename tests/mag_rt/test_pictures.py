@@ -30,6 +30,13 @@ def test_decodes_every_promised_format(suffix: str) -> None:
     assert np.abs(picture.astype(int) - SCENE).mean() < 3
 
 
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"hevc", b"mif1", b"msf1"])
+def test_a_phones_heic_is_called_that_whatever_its_name(brand: bytes) -> None:
+    with pytest.raises(PictureError, match=r"HEIC .* convert it") as refused:
+        decode(b"\0\0\0\x18ftyp" + brand + bytes(100))
+    assert refused.value.kind == "not-a-picture"
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".bmp"])
 @pytest.mark.parametrize("kept", [0.3, 0.7, 0.98])
 def test_refuses_a_file_that_was_cut_off(suffix: str, kept: float) -> None:

@@ -467,6 +467,14 @@ def test_the_facts_of_the_run_and_the_limits_are_told(show: Opener, mixed: Path)
     assert "no proof" in page.locator("#guide").inner_text()
 
 
+def test_what_was_passed_over_is_told(show: Opener, tmp_path: Path) -> None:
+    run = {**RUN, "passed_over": {"heic": 12, "cr2": 1}}
+    page = show(results(tmp_path / "out", [finding(tmp_path / "a.jpg", 0.5)], run))
+    assert page.locator(".top .warning").inner_text() == (
+        "Passed over: 12 HEIC, 1 CR2, of kinds that are not read. Nothing is known of them."
+    )
+
+
 def test_the_facts_are_told_in_words() -> None:
     run = {**RUN, "timings": {"started": "2026-11-04T08:04:23+00:00"}}
     told = dict(facts(run))

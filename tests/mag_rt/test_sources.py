@@ -156,6 +156,15 @@ def test_every_name_of_a_kind_that_is_read_is_taken(tmp_path: Path) -> None:
     assert len(find([tmp_path])) == 6
 
 
+def test_what_macos_puts_beside_photos_is_no_photo(inbox: Path) -> None:
+    for name in ("._b.jpg", "deep/._c.heic"):
+        (inbox / name).touch()
+    passed_over = Counter[str]()
+    assert names(find([inbox], passed_over=passed_over)) == ["a.PNG", "b.jpg", "c.tiff", "d.webp", "e.png"]
+    assert not passed_over
+    assert names(find([inbox / "._b.jpg"])) == ["._b.jpg"]  # who names it wants it
+
+
 def test_pictures_of_kinds_that_are_not_read_are_counted_once(inbox: Path) -> None:
     for name in ("1.HEIC", "deep/2.heic", "deep/3.heic", "deep/4.CR2", "deep/film.rmvb"):
         (inbox / name).touch()
@@ -164,7 +173,7 @@ def test_pictures_of_kinds_that_are_not_read_are_counted_once(inbox: Path) -> No
     assert passed_over == {"heic": 3, "cr2": 1, "rmvb": 1}
     (inbox / "iphone").mkdir()
     (inbox / "iphone" / "5.heic").touch()
-    with pytest.raises(SourceError, match=r"iphone \(passed over, of kinds that are not read: 1 HEIC\)"):
+    with pytest.raises(SourceError, match=r"iphone \(passed over: 1 HEIC, of kinds that are not read\)"):
         find([inbox / "iphone"])
 
 

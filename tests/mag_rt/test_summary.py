@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from mag_rt.findings import Failure, Finding, Region
-from mag_rt.summary import show, summed_up
+from mag_rt.summary import show, show_unreadable, summed_up
 from mag_rt.video import segments
 
 
@@ -24,7 +24,9 @@ def failed(source: str) -> Finding:
 def said(findings: list[Finding]) -> tuple[list[str], list[str]]:
     """The lines for standard output and standard error."""
     out, errors = (Console(file=io.StringIO(), width=200, emoji=False) for _ in range(2))
-    show(summed_up(findings), segments(findings), Path("out"), out, errors)
+    summary = summed_up(findings)
+    show(summary, segments(findings), out)
+    show_unreadable(summary, Path("out"), errors)
     return out.file.getvalue().splitlines(), errors.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
@@ -64,6 +66,14 @@ def test_a_frame_is_named_with_its_time_and_a_stretch_with_its_peak() -> None:
     rows, _ = said([finding("a.mp4", score, time_s=60.0 + n) for n, score in enumerate((0.1, 0.8, 0.9, 0.75, 0.2))])
     assert rows[1].endswith("a.mp4 at 1:02.0")
     assert rows[-1] == "a.mp4: 1:01.0 to 1:03.0 spliced, most suspicious at 1:02.0 (0.90)"
+
+
+def test_a_long_video_leaves_room_for_pictures() -> None:
+    film = [finding("film.mp4", 0.9 + n / 1000, time_s=float(n)) for n in range(50)]
+    rows, _ = said([finding("a.jpg", 0.95), *film, *(finding(f"{n}.jpg", n / 100) for n in range(20))])
+    assert [row.split()[4] for row in rows[1:4]] == ["a.jpg", "film.mp4", "19.jpg"]
+    assert "film.mp4 at 0:49.0" in rows[2]
+    assert rows[21] == "... and 2 less suspicious"
 
 
 def test_a_name_is_just_a_name() -> None:
