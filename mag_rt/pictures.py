@@ -23,7 +23,7 @@ Picture = NDArray[np.uint8]
 """H x W x 3, BGR, as a viewer shows it."""
 
 SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2"}
 )
 """File names that a folder scan picks up, lower case."""
 

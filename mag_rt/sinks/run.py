@@ -96,7 +96,7 @@ def _refuse_another(folder: Path, before: dict[str, Any], run: dict[str, Any]) -
 def _compared(run: dict[str, Any]) -> dict[str, Any]:
     options = {f"--{name.replace('_', '-')}": value for name, value in run["options"].items() if name not in FREE}
     return {
-        "model": run["model"]["sha256"],
+        "model": f"{run['model']['annotator']} {run['model']['sha256'][:12]}",
         "backend": run["backend"]["name"],
         "precision": run["backend"]["precision"],
         **options,

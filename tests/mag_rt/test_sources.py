@@ -151,9 +151,9 @@ def test_folders_and_links_that_lead_round(inbox: Path) -> None:
 
 
 def test_every_name_of_a_kind_that_is_read_is_taken(tmp_path: Path) -> None:
-    for suffix in ("jpg", "JFIF", "gif", "avif", "jp2", "mov"):
+    for suffix in ("jpg", "JFIF", "MPO", "gif", "avif", "jp2", "mov"):
         (tmp_path / f"a.{suffix}").touch()
-    assert len(find([tmp_path])) == 6
+    assert len(find([tmp_path])) == 7
 
 
 def test_what_macos_puts_beside_photos_is_no_photo(inbox: Path) -> None:
