@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from mag_rt import bundle as bundles
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle
-from mag_rt.parity import Annotate, ParityError, check_pictures, gate
+from mag_rt.parity import BOUNDS, Annotate, ParityError, check_pictures, gate
 
 SIZE = (96, 128)
 Change = Callable[[NDArray[np.float32]], NDArray[np.floating]]
@@ -82,6 +83,18 @@ def test_another_reading_of_a_class_is_refused_too(shipped: Bundle, reference: A
 
     with pytest.raises(ParityError, match=r"probability 0\.05"):
         gate(changed(reference, see_a_cat), shipped, precision, 4, SIZE)
+
+
+@pytest.mark.parametrize("precision", BOUNDS)
+def test_each_bound_counts_on_its_own(precision: str) -> None:
+    bounds = BOUNDS[precision]
+    assert bounds.within(bounds)
+    for worse in (
+        replace(bounds, probability=bounds.probability * 1.01),
+        replace(bounds, mask=bounds.mask * 1.01),
+        replace(bounds, iou=bounds.iou * 0.99),
+    ):
+        assert not worse.within(bounds)
 
 
 def test_rounding_to_float16_is_no_other_reading(shipped: Bundle, reference: Annotate) -> None:
