@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mag_rt import bundle as bundles
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle
-from mag_rt.parity import BOUNDS, Annotate, ParityError, check_pictures, gate
+from mag_rt.parity import BOUNDS, Agreement, Annotate, ParityError, check_pictures, compare, gate
 
 SIZE = (96, 128)
 Change = Callable[[NDArray[np.float32]], NDArray[np.floating]]
@@ -83,6 +83,16 @@ def test_another_reading_of_a_class_is_refused_too(shipped: Bundle, reference: A
 
     with pytest.raises(ParityError, match=r"probability 0\.05"):
         gate(changed(reference, see_a_cat), shipped, precision, 4, SIZE)
+
+
+def test_maps_are_compared_by_their_worst_probability_the_mask_alone_and_the_areas_above_the_threshold() -> None:
+    expected = np.zeros((1, 3, 1, 4), np.float32)
+    expected[0, 0, 0] = 0.375, 0.375, 0, 0
+    given = expected.copy()
+    given[0, 0, 0] = 0.375, 0, 0.375, 0
+    given[0, 2] = 0.5
+    assert compare(given, expected, 0.25) == Agreement(probability=0.5, mask=0.1875, iou=1 / 3)
+    assert compare(given, expected, 0.75).iou == 1  # nothing, and rightly so
 
 
 @pytest.mark.parametrize("precision", BOUNDS)
