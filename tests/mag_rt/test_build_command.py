@@ -17,8 +17,9 @@ from mag_rt import build_command, engines
 from mag_rt.bundle import Bundle
 from mag_rt.cli import app
 from mag_rt.device_memory import Arena
+from mag_rt.driver import CudaError
 from mag_rt.engines import Built
-from mag_rt.parity import Agreement, Annotate
+from mag_rt.parity import Agreement, Annotate, ParityError
 
 
 def run(*arguments: str | Path) -> Result:
@@ -46,6 +47,7 @@ def test_the_shipped_bundle_becomes_an_engine(tmp_path: Path, precision: str, na
     assert result.exit_code == 0, result.output
     (engine,) = tmp_path.glob("*.engine")
     assert str(engine) in result.stdout and "TensorRT-RTX" in result.stdout
+    assert f"{engine.stat().st_size / 1e6:.1f} MB" in result.stdout
     notes = json.loads(engine.with_suffix(".json").read_text())
     assert notes["bytes"] == engine.stat().st_size > 1_000_000
     facts = notes["facts"]
@@ -75,6 +77,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         (["--batch", "4,2,8"], "batch 4,2,8 is not smallest, best, largest"),
         (["--size", "32x64y"], "--size takes"),
         (["--size", "500"], "takes multiples of 32, not 500"),
+        (["--size", "512x500"], "takes multiples of 32, not 500"),
         (["--size", "512,256,1024"], "is not smallest, best, largest"),
     ],
 )
@@ -155,6 +158,34 @@ def test_there_is_room_to_check_an_engine_of_any_batch(
     gpu_of((8, 7))
     result = run("--out", tmp_path, *options)
     assert result.exit_code == 0 and "agrees with float32" in result.stdout, result.stderr
+    (sidecar,) = tmp_path.glob("*.json")
+    assert json.loads(sidecar.read_text())["agreements"] == {"Orin": {"probability": 0, "mask": 0, "iou": 1}}
+
+
+def test_an_engine_that_disagrees_is_not_written(
+    gpu_of: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def gate(*_: object) -> Agreement:
+        raise ParityError("the float16 network disagrees")
+
+    gpu_of((8, 7))
+    monkeypatch.setattr(engines, "gate", gate)
+    result = run("--out", tmp_path)
+    assert result.exit_code == 2 and one_line(result) == "magrt: the float16 network disagrees\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("flags", "status"), [((), 2), (("--rtx",), 0)])
+def test_without_a_gpu_it_says_why_there_is_none(
+    gpu_of: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: tuple[str, ...], status: int
+) -> None:
+    def no_driver(arena_bytes: int) -> None:
+        raise CudaError("the NVIDIA driver finds no GPU")
+
+    monkeypatch.setattr(build_command, "Gpu", no_driver)
+    result = run("--out", tmp_path, *flags)
+    assert result.exit_code == status and "the NVIDIA driver finds no GPU" in result.output
+    assert len(list(tmp_path.glob("*.engine"))) == (status == 0)
 
 
 def test_a_gpu_that_rtx_does_not_run_on_does_not_keep_it_from_building_for_others(

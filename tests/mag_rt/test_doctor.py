@@ -2,25 +2,29 @@
 
 import importlib.util
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from mag_rt import bundle as bundles
 from mag_rt import doctor_command, engines
 from mag_rt.backends.tensorrt import open_tensorrt
+from mag_rt.bundle import Bundle
 from mag_rt.cli import app
 from mag_rt.cuda import Gpu
-from mag_rt.device_memory import DeviceArray
 from mag_rt.driver import CudaError
 from mag_rt.engine_cache import EngineCache
 from mag_rt.engines import EngineError, Spec
-from mag_rt.errors import MagrtError
+from mag_rt.errors import BackendError, BundleError, MagrtError
 from mag_rt.findings import Failure, Reading
 from mag_rt.parity import check_pictures
+from mag_rt.pictures import Picture
 from tests import tensorrt_double as double
 from tests.kernels.fixtures import cuda as cuda
 from tests.kernels.fixtures import open_gpu as open_gpu
@@ -52,7 +56,9 @@ def run(*arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
     result = CliRunner().invoke(app, ["doctor", "--json", *arguments])
     assert result.exit_code in (0, 2), result.output
     report = json.loads(result.stdout)
-    return result.exit_code, {check["name"]: check for check in report["checks"]}
+    checks = {check["name"]: check for check in report["checks"]}
+    assert report["usable"] == ("scan" in checks and checks["scan"]["state"] == "ok")
+    return result.exit_code, checks
 
 
 def test_a_machine_without_a_gpu_is_a_good_machine(no_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +72,9 @@ def test_a_machine_without_a_gpu_is_a_good_machine(no_gpu: None, monkeypatch: py
     assert checks["tensorrt"]["says"] == "it is not installed: pip install False"
     assert checks["tensorrt-rtx"]["says"] == "it is not installed: pip install True"
     assert "kernels" not in checks
-    assert checks["scan"]["state"] == "ok" and "pictures/s of 128 x 96" in checks["scan"]["says"]
+    assert checks["scan"]["state"] == "ok"
+    assert re.search(r"pictures/s of 128 x 96: \w+", checks["scan"]["says"])  # and why
+    assert checks["magrt"]["state"] == checks["model"]["state"] == "ok"
 
 
 def test_a_library_without_a_gpu_is_not_called_usable(no_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,11 +84,16 @@ def test_a_library_without_a_gpu_is_not_called_usable(no_gpu: None, monkeypatch:
     assert checks["tensorrt"]["says"] == "10.3.0 is installed, and has no GPU here that our kernels run on"
 
 
-def test_for_people_it_prints_a_line_for_each_part(no_gpu: None) -> None:
+def test_for_people_it_prints_a_line_for_each_part(no_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(rtx: bool) -> None:
+        raise EngineError("it is not installed: pip install 'magrt[rtx]'")
+
+    monkeypatch.setattr(doctor_command, "load_library", nothing)
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 0
     for part in ("magrt", "model", "onnxruntime", "openvino", "gpu", "tensorrt", "tensorrt-rtx", "scan"):
         assert any(line.split()[:1] == [part] for line in result.stdout.splitlines()), part
+    assert "pip install 'magrt[rtx]'" in result.stdout  # which is no markup
 
 
 def test_a_broken_model_is_said_and_fails(tmp_path: Path) -> None:
@@ -138,7 +151,8 @@ def host(open_gpu: Callable[..., Gpu], monkeypatch: pytest.MonkeyPatch, request:
 def test_on_a_gpu_it_proves_the_whole_path(host: None) -> None:
     status, checks = run()
     assert status == 0
-    assert "compute capability" in checks["gpu"]["says"] and "driver of CUDA" in checks["gpu"]["says"]
+    described = re.search(r"compute capability \d+\.\d, (\d+) MiB, driver of CUDA 1\d\.\d", checks["gpu"]["says"])
+    assert described is not None and int(described[1]) > 64, checks["gpu"]
     assert checks["kernels"]["says"].endswith("prepare and finish are within a grey level of the CPU")
     assert checks["tensorrt"]["state"] == "ok", checks["tensorrt"]
     assert "engine newly built" in checks["tensorrt"]["says"] and "agrees with float32" in checks["tensorrt"]["says"]
@@ -149,12 +163,12 @@ def test_on_a_gpu_it_proves_the_whole_path(host: None) -> None:
 def test_an_engine_that_no_longer_loads_is_built_anew(host: None, request: pytest.FixtureRequest) -> None:
     if "device" in request.node.callspec.id:
         pytest.skip("looks into the double")
-    bundle, cache = bundles.load(bundles.bundled()), EngineCache()
-    open_tensorrt(bundle, bundle.max_side, tiles=False).close()
+    model, cache = bundle(), EngineCache()
+    open_tensorrt(model, model.max_side, tiles=False).close()
     (sidecar,) = cache.folder.glob("*.json")
     notes = json.loads(sidecar.read_text())
     cache.store(notes["facts"], b"of another time", notes)
-    reader = open_tensorrt(bundle, bundle.max_side, tiles=False)
+    reader = open_tensorrt(model, model.max_side, tiles=False)
     (reading,) = reader(check_pictures((96, 128))[:1], [(96, 128)])
     reader.close()
     assert isinstance(reading, Reading)
@@ -174,21 +188,69 @@ def test_the_benchmark_runs(host: None, monkeypatch: pytest.MonkeyPatch, capsys:
     assert line.split()[:3] == ["40", "x", "30"] and "alone (x " in line and "GB/s" in line
 
 
-def test_kernels_that_compute_something_else_are_found(host: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare = Gpu.prepare
+@pytest.mark.parametrize(
+    ("kernel", "spoilt", "said"),
+    [("prepare", "out", "grey levels from what the CPU makes"), ("finish", "statistics", "finish is 256 grey levels")],
+)
+def test_kernels_that_compute_something_else_are_found(
+    host: None, monkeypatch: pytest.MonkeyPatch, kernel: str, spoilt: str, said: str
+) -> None:
+    right = getattr(Gpu, kernel)
 
-    def wrong(self: Gpu, *, out: DeviceArray, stream: Any, **arguments: Any) -> None:
-        prepare(self, out=out, stream=stream, **arguments)
-        self.zero(out, stream)
+    def wrong(self: Gpu, *, stream: Any, **arguments: Any) -> None:
+        right(self, stream=stream, **arguments)
+        self.zero(arguments[spoilt], stream)
 
-    monkeypatch.setattr(Gpu, "prepare", wrong)
-    with Gpu(64 << 20) as gpu:
-        kernels = doctor_command.tried(
-            "kernels", lambda: doctor_command.kernels_agree(gpu, bundles.load(bundles.bundled()))
-        )
-    assert kernels.state == "broken" and "grey levels from what the CPU makes" in kernels.says
+    monkeypatch.setattr(Gpu, kernel, wrong)
+    checks = {check.name: check for check in doctor_command._gpu(bundle())}
+    assert checks["kernels"].state == "broken" and said in checks["kernels"].says
+    assert "no GPU here that our kernels run on" in checks["tensorrt"].says
+
+
+def test_masks_of_the_kernels_that_are_not_the_cpus_are_found(host: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_command, "map_back", lambda plane, size: np.zeros(size, np.float32))
+    with Gpu(64 << 20) as gpu, pytest.raises(MagrtError, match=r"finish is \d+ grey levels from the masks of the CPU"):
+        doctor_command.kernels_agree(gpu, bundle())
+
+
+def bundle() -> Bundle:
+    return bundles.load(bundles.bundled())
+
+
+def of_grey(level: int) -> Reading:
+    return Reading(0.0, 4, [], [], np.full((2, 2), level, np.uint8))
 
 
 def test_masks_that_differ_or_fail_are_found(no_gpu: None) -> None:
     with pytest.raises(MagrtError, match="a check picture failed: 3 values"):
         doctor_command._masks_apart([Failure("overflow", "3 values")], [Failure("overflow", "")])
+    assert doctor_command._masks_apart([of_grey(0), of_grey(9)], [of_grey(2), of_grey(9)]) == 1
+    with pytest.raises(MagrtError, match=r"are 3\.0 grey levels from those of the CPU"):
+        doctor_command._masks_apart([of_grey(0), of_grey(9)], [of_grey(6), of_grey(9)])
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(BackendError("not installed"), "missing"), (BundleError("damaged"), "broken")]
+)
+def test_a_backend_that_is_not_there_is_missing_and_one_that_fails_is_broken(
+    monkeypatch: pytest.MonkeyPatch, error: MagrtError, state: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(doctor_command, "open_reader", refuse)
+    check = doctor_command._on_cpu(bundle(), "openvino")
+    assert (check.name, check.state, check.says) == ("openvino", state, str(error))
+
+
+def test_the_speed_is_of_all_pictures_by_a_reader_that_has_read_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def reader(pictures: list[Picture], sizes: list[tuple[int, int]]) -> list[Reading]:
+        calls.append(len(pictures))
+        return [of_grey(0)] * len(pictures)
+
+    reader.batch = 4  # type: ignore[attr-defined]
+    monkeypatch.setattr(doctor_command, "time", SimpleNamespace(perf_counter=iter([1.0, 3.0]).__next__))
+    speed, readings = doctor_command._speed(reader, check_pictures((32, 32)))  # type: ignore[arg-type]
+    assert speed == 3 and len(readings) == 6 and calls == [4, 4, 2]

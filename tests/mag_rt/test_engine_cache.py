@@ -149,12 +149,28 @@ def test_the_least_recently_used_engines_make_room(tmp_path: Path) -> None:
     cache.store(sized(4), bytes(10), {})
     assert [number for number in (1, 2, 3, 4) if cache.find(sized(number))] == [1, 3, 4]
     assert len(list(tmp_path.iterdir())) == 6  # each with its JSON, and none without
+    assert EngineCache().largest == 2 * 1024**3
 
 
 def test_an_engine_larger_than_the_limit_is_kept_alone(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path, largest=30)
     cache.store(sized(1), bytes(10), {})
     cache.store(sized(2), bytes(100), {})
+    assert cache.find(sized(1)) is None and cache.find(sized(2)) is not None
+
+
+def test_what_another_process_takes_away_meanwhile_is_no_trouble(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    listed = Path.glob
+
+    def with_one_that_goes(folder: Path, pattern: str) -> list[Path]:
+        return [folder / pattern.replace("*", "gone"), *listed(folder, pattern)]
+
+    monkeypatch.setattr(Path, "glob", with_one_that_goes)
+    cache = EngineCache(tmp_path, largest=15)
+    for number in (1, 2):
+        cache.store(sized(number), bytes(10), {})
     assert cache.find(sized(1)) is None and cache.find(sized(2)) is not None
 
 
@@ -174,6 +190,8 @@ def test_the_cache_is_where_the_user_says_or_else_at_home(monkeypatch: pytest.Mo
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_cache() == tmp_path / ".cache" / "magrt" / "engines"
+    EngineCache().store(FACTS, b"engine", {})  # the folder is made, and those that it is in
+    assert EngineCache().find(FACTS) is not None
 
 
 def test_a_user_without_a_home_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

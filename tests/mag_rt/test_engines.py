@@ -4,6 +4,7 @@ What cannot be built is told in one line of the library's own words. What is bui
 """
 
 import json
+import re
 import subprocess
 import sys
 import types
@@ -237,6 +238,16 @@ def test_tf32_is_off_so_that_the_high_pass_sees_more_than_ten_bits(trt: Any, shi
     build(watched.module, shipped.networks["float16"], Spec("float16", (1, 1, 4), SIZES))
     (config,) = watched.configs
     assert not config.get_flag(trt.BuilderFlag.TF32)
+    assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 2 << 30  # a Jetson has no more to spare
+
+
+def test_a_library_that_gives_up_is_one_line(trt: Any, shipped: Bundle) -> None:
+    class Builder(trt.Builder):  # type: ignore[misc, name-defined]
+        def build_serialized_network(self, *_: Any) -> None:
+            return None
+
+    giving_up = types.SimpleNamespace(**{**vars(trt), "Builder": Builder, "__name__": "tensorrt_rtx"})
+    refused(giving_up, shipped.networks["float16"], "TensorRT-RTX cannot build the float16 network: ")
 
 
 @pytest.mark.parametrize("known", [b"", b"damaged"])
@@ -304,9 +315,25 @@ def test_smallest_best_and_largest_are_in_order(batch: tuple[int, int, int], siz
 
 def test_the_default_takes_what_a_scan_asks_for(shipped: Bundle) -> None:
     spec = Spec.default(shipped, "float16")
-    assert spec.sizes == ((32, 32), (768, 1024), (1024, 1024)) and spec.batch[0] == 1
+    assert spec.sizes == ((32, 32), (768, 1024), (1024, 1024)) and spec.batch == (1, 1, 4)
+    assert Spec.default(replace(shipped, max_side=1000), "float16").sizes == spec.sizes
     paper = Spec.default(replace(shipped, multiple=512), "float16")
     assert paper.sizes == ((512, 512), (1024, 1024), (1024, 1024))
+
+
+@pytest.mark.parametrize(
+    ("multiple", "sizes", "checked"),
+    [
+        (32, ((32, 32), (768, 1024), (1024, 1024)), (256, 320)),
+        (32, ((512, 768),) * 3, (512, 768)),  # tiles of one size
+        (32, ((32, 32), (96, 128), (128, 512)), (128, 320)),
+        (96, ((96, 96), (768, 1056), (1056, 1056)), (288, 384)),
+    ],
+)
+def test_an_engine_is_checked_at_its_largest_batch_and_a_size_that_it_takes(
+    multiple: int, sizes: Any, checked: tuple[int, int]
+) -> None:
+    assert engines.checked_shape(Spec("float16", (1, 2, 4), sizes), multiple) == (4, checked)
 
 
 @pytest.mark.parametrize(("rtx", "remedy"), [(False, r"magrt\[gpu-cu12\].*Jetson"), (True, r"magrt\[rtx\]")])
@@ -316,6 +343,26 @@ def test_a_missing_library_is_one_line_that_says_what_to_install(
     monkeypatch.setitem(sys.modules, "tensorrt_rtx" if rtx else "tensorrt", None)
     with pytest.raises(EngineError, match=f"is not installed: pip install '{remedy}"):
         load_library(rtx)
+
+
+@pytest.mark.parametrize(
+    ("module_text", "said"),
+    [
+        ("import tensorrt_parts_that_are_missing", "is incomplete (No module named 'tensorrt_parts_that_are_missing')"),
+        ("raise ImportError('libnvinfer.so.10: no such file')", "does not load (libnvinfer.so.10: no such file)"),
+        ("raise OSError('libcudart.so.12: no such file\\nand more')", "does not load (libcudart.so.12: no such file)"),
+        ("raise RuntimeError('the driver is too old')", "does not load (the driver is too old)"),
+    ],
+)
+def test_a_broken_library_is_one_line_that_says_what_is_wrong_and_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module_text: str, said: str
+) -> None:
+    (tmp_path / "tensorrt.py").write_text(module_text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    with pytest.raises(EngineError, match=re.escape(f"TensorRT {said}: pip install 'magrt[gpu-cu12]'")) as caught:
+        load_library(rtx=False)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("version", ["8.6.1", "10.2.0", "12.0.1"])
@@ -373,7 +420,10 @@ def machine(red_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(red_bundle, monkeypatch)
 
 
-def test_an_engine_is_built_and_checked_once(red_bundle: Bundle, machine: Machine, tmp_path: Path) -> None:
+def test_an_engine_is_built_and_checked_once(
+    red_bundle: Bundle, machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(engines, "time", types.SimpleNamespace(perf_counter=iter([1.0, 3.5]).__next__))
     for _ in range(2):
         engine = engine_for(module(), red_bundle, SPEC, Device(), machine.run, EngineCache(tmp_path))
         assert engine == b"engine 1"
@@ -381,13 +431,18 @@ def test_an_engine_is_built_and_checked_once(red_bundle: Bundle, machine: Machin
     (sidecar,) = tmp_path.glob("*.json")
     notes = json.loads(sidecar.read_text())
     assert notes["agreements"]["Orin"]["iou"] == 1.0 and notes["facts"]["gpu"] == "Orin"
+    assert notes["seconds"] == 2.5
 
 
 def test_another_library_gpu_shape_or_network_needs_another_engine(
     red_bundle: Bundle, machine: Machine, tmp_path: Path
 ) -> None:
     cache = EngineCache(tmp_path)
-    other = replace(red_bundle, networks={"float32": red_bundle.network + b"\0"})
+    half, in_half = red_bundle.network + b"half", Spec("float16", (1, 2, 4), SIZES)
+
+    def with_networks(float32: bytes, float16: bytes) -> Bundle:
+        return replace(red_bundle, networks={"float32": float32, "float16": float16})
+
     asked: list[tuple[Any, Bundle, Spec, Device]] = [
         (module(), red_bundle, SPEC, Device()),
         (module("10.3.1"), red_bundle, SPEC, Device()),
@@ -396,7 +451,9 @@ def test_another_library_gpu_shape_or_network_needs_another_engine(
         (module(), red_bundle, SPEC, Device(capability=(8, 9))),
         (module(), red_bundle, Spec("float32", (1, 1, 4), SIZES), Device()),
         (module(), red_bundle, Spec("float32", (1, 2, 4), (*SIZES[:2], (128, 256))), Device()),
-        (module(), other, SPEC, Device()),
+        (module(), with_networks(red_bundle.network, half), in_half, Device()),
+        (module(), with_networks(red_bundle.network, half + b"\0"), in_half, Device()),
+        (module(), with_networks(red_bundle.network + b"\0", half), in_half, Device()),
         (module(), replace(red_bundle, mask_threshold=0.25), SPEC, Device()),
         (module(), replace(red_bundle, normalisation=Normalisation(1.0, 0.0)), SPEC, Device()),
     ]
@@ -411,9 +468,10 @@ def test_an_engine_for_any_gpu_is_built_once_and_checked_on_each(
     red_bundle: Bundle, machine: Machine, tmp_path: Path
 ) -> None:
     trt = module(name="tensorrt_rtx")
-    for name in ("RTX 3060", "RTX 4090"):
-        engine_for(trt, red_bundle, SPEC, Device(name, (8, 6)), machine.run, EngineCache(tmp_path))
+    for gpu in (Device("RTX 3060", (8, 6)), Device("RTX 4090", (8, 9))):
+        engine_for(trt, red_bundle, SPEC, gpu, machine.run, EngineCache(tmp_path))
     assert (machine.builds, machine.checks) == (1, 2)
+    engine_for(trt, red_bundle, SPEC, Device("A100", (8, 0)), machine.run, EngineCache(tmp_path))
     with pytest.raises(EngineError, match=r"need compute capability 8\.0; RTX 2080 has 7\.5"):
         engine_for(trt, red_bundle, SPEC, Device("RTX 2080", (7, 5)), machine.run, EngineCache(tmp_path))
 
@@ -426,7 +484,14 @@ def poison(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.full_like(maps, np.nan)
 
 
-@pytest.mark.parametrize(("change", "said"), [(halve, r"probability 0\.5"), (poison, "NaN")])
+def brighten(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """No more than an INT8 engine may, and more than a float32 one may."""
+    return np.minimum(maps + np.float32(0.015), 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [(halve, r"probability 0\.5"), (poison, "NaN"), (brighten, r"probability 0\.015")]
+)
 def test_a_bad_engine_is_refused_and_not_built_again(
     red_bundle: Bundle, machine: Machine, tmp_path: Path, change: Any, said: str
 ) -> None:
@@ -443,22 +508,24 @@ def test_an_engine_that_is_refused_on_one_gpu_serves_the_others(
     red_bundle: Bundle, machine: Machine, tmp_path: Path
 ) -> None:
     trt, cache = module(name="tensorrt_rtx"), EngineCache(tmp_path)
-    good, bad, other = (Device(name, (8, 6)) for name in ("RTX 3060", "RTX 4090", "RTX 5090"))
+    good, bad, worse, other = (Device(name, (8, 6)) for name in ("RTX 3060", "RTX 4090", "RTX 4080", "RTX 5090"))
 
     def ask(gpu: Device) -> bytes:
         return engine_for(trt, red_bundle, SPEC, gpu, machine.run, cache)
 
     ask(good)
     machine.change = halve
-    with pytest.raises(ParityError):
-        ask(bad)
+    for gpu in (bad, worse):
+        with pytest.raises(ParityError):
+            ask(gpu)
     machine.change = lambda maps: maps
     with pytest.raises(EngineError, match="magrt build tries again"):
         ask(bad)
-    assert ask(good) == ask(other) == b"engine 1"
-    with pytest.raises(EngineError, match="magrt build tries again"):
-        ask(bad)
-    assert (machine.builds, machine.checks) == (1, 3)  # what is known of a GPU is not looked for again
+    assert ask(good) == ask(other) == ask(good) == b"engine 1"
+    for gpu in (bad, worse):
+        with pytest.raises(EngineError, match="magrt build tries again"):
+            ask(gpu)
+    assert (machine.builds, machine.checks) == (1, 4)  # what is known of a GPU is not looked for again
 
 
 def test_a_cache_that_cannot_be_written_does_not_keep_it_from_being_used(
@@ -467,6 +534,20 @@ def test_a_cache_that_cannot_be_written_does_not_keep_it_from_being_used(
     (tmp_path / "file").touch()
     cache = EngineCache(tmp_path / "file" / "below")
     assert engine_for(module(), red_bundle, SPEC, Device(), machine.run, cache) == b"engine 1"
+    machine.change = halve
+    with pytest.raises(ParityError, match="disagrees with the float32 reference"):
+        engine_for(module(), red_bundle, SPEC, Device(), machine.run, cache)
+
+
+def test_a_new_engine_that_does_not_load_is_not_built_over_and_over(
+    red_bundle: Bundle, machine: Machine, tmp_path: Path
+) -> None:
+    def run(engine: bytes) -> AbstractContextManager[Annotate]:
+        raise UnloadableError("TensorRT does not load this engine")
+
+    with pytest.raises(UnloadableError):
+        engine_for(module(), red_bundle, SPEC, Device(), run, EngineCache(tmp_path))
+    assert machine.builds == 1 and not list(tmp_path.glob("*.engine"))
 
 
 def test_a_kept_engine_that_does_not_load_is_built_anew_once(
@@ -505,6 +586,12 @@ def test_more_classes_than_the_kernels_take_are_refused_before_anything_is_built
     with pytest.raises(EngineError, match="the kernels take up to 30 classes; the bundle has 31"):
         engine_for(module(), many, SPEC, Device(), machine.run, EngineCache(tmp_path))
     assert machine.builds == 0
+    assert engines.describe(module(), replace(many, classes=many.classes[:30]), SPEC, Device())
+
+
+def test_an_engine_of_tensorrt_is_for_a_gpu_that_is_there(red_bundle: Bundle) -> None:
+    with pytest.raises(EngineError, match="and there is none here; --rtx needs none"):
+        engines.describe(module(), red_bundle, SPEC, None)
 
 
 def test_a_bundle_without_the_network_says_so(red_bundle: Bundle, machine: Machine, tmp_path: Path) -> None:

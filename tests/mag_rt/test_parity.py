@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from mag_rt import bundle as bundles
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle
-from mag_rt.parity import Annotate, ParityError, check_pictures, gate
+from mag_rt.parity import BOUNDS, Agreement, Annotate, ParityError, check_pictures, compare, gate
 
 SIZE = (96, 128)
 Change = Callable[[NDArray[np.float32]], NDArray[np.floating]]
@@ -74,14 +75,38 @@ def test_another_reading_is_refused_with_the_numbers(
         gate(changed(reference, change), shipped, precision, 4, SIZE)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_another_reading_of_a_class_is_refused_too(shipped: Bundle, reference: Annotate, precision: str) -> None:
+@pytest.mark.parametrize(("precision", "more"), [("float32", 0.02), ("float16", 0.05)])
+def test_another_reading_of_a_class_is_refused_too(
+    shipped: Bundle, reference: Annotate, precision: str, more: float
+) -> None:
     def see_a_cat(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-        maps[0, 8, :5, :5] += 0.05
+        maps[0, 8, :5, :5] += more
         return maps
 
-    with pytest.raises(ParityError, match=r"probability 0\.05"):
+    with pytest.raises(ParityError, match=rf"probability {more}"):
         gate(changed(reference, see_a_cat), shipped, precision, 4, SIZE)
+
+
+def test_maps_are_compared_by_their_worst_probability_the_mask_alone_and_the_areas_above_the_threshold() -> None:
+    expected = np.zeros((1, 3, 1, 4), np.float32)
+    expected[0, 0, 0] = 0.375, 0.375, 0, 0
+    given = expected.copy()
+    given[0, 0, 0] = 0.375, 0, 0.375, 0
+    given[0, 2] = 0.5
+    assert compare(given, expected, 0.25) == Agreement(probability=0.5, mask=0.1875, iou=1 / 3)
+    assert compare(given, expected, 0.75).iou == 1  # nothing, and rightly so
+
+
+@pytest.mark.parametrize("precision", BOUNDS)
+def test_each_bound_counts_on_its_own(precision: str) -> None:
+    bounds = BOUNDS[precision]
+    assert bounds.within(bounds)
+    for worse in (
+        replace(bounds, probability=bounds.probability * 1.01),
+        replace(bounds, mask=bounds.mask * 1.01),
+        replace(bounds, iou=bounds.iou * 0.99),
+    ):
+        assert not worse.within(bounds)
 
 
 def test_rounding_to_float16_is_no_other_reading(shipped: Bundle, reference: Annotate) -> None:

@@ -168,3 +168,27 @@ def test_a_cpu_that_stands_in_for_a_gpu_says_why(red_bundle: Bundle) -> None:
     reader = open_reader(red_bundle, 256, False, precision="float32")
     reader.close()
     assert reader.reason.startswith("not tensorrt: no driver; not tensorrt-rtx: no driver for RTX; ")
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "opened"),
+    [
+        ("auto", "auto", ("float16", False)),
+        ("auto", "float32", ("float32", False)),
+        ("tensorrt", "int8", ("int8", False)),
+        ("tensorrt-rtx", "auto", ("float16", True)),
+    ],
+)
+def test_a_gpu_reads_in_the_precision_that_was_asked_for_and_else_in_float16(
+    red_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, backend: str, precision: str, opened: tuple[str, bool]
+) -> None:
+    asked = []
+
+    def open_tensorrt(bundle: Bundle, *_: object, precision: str, rtx: bool) -> HostReader:
+        asked.append((precision, rtx))
+        return HostReader(Patterned(), bundle, 256, False, 1)
+
+    monkeypatch.setattr("mag_rt.reading.find_spec", lambda name: name)
+    monkeypatch.setattr("mag_rt.backends.tensorrt.open_tensorrt", open_tensorrt)
+    reader = open_reader(red_bundle, 256, False, backend, precision)
+    assert asked == [opened] and "agrees with the reference" in reader.reason
