@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,7 @@ from mag_rt.cuda import Gpu, Placements
 from mag_rt.driver import CudaError
 from mag_rt.engine_cache import EngineCache
 from mag_rt.engines import Spec, describe, load_library
-from mag_rt.errors import BackendError, MagrtError
+from mag_rt.errors import MagrtError
 from mag_rt.findings import Failure, Reading, grey_level, levels
 from mag_rt.layout import STATISTICS, counts
 from mag_rt.parity import check_pictures
@@ -138,10 +139,8 @@ def _on_cpu(bundle: Bundle, backend: str) -> Check:
     """A backend on the CPU, and how fast it reads."""
     try:
         reader = open_reader(bundle, bundle.max_side, False, backend)
-    except BackendError as error:
-        return Check(backend, "missing", str(error))
     except MagrtError as error:
-        return Check(backend, "broken", str(error))
+        return Check(backend, "broken" if find_spec(backend) else "missing", str(error))
     try:
         return tried(backend, lambda: _timed(reader))
     finally:

@@ -230,15 +230,21 @@ def test_masks_that_differ_or_fail_are_found(no_gpu: None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "state"), [(BackendError("not installed"), "missing"), (BundleError("damaged"), "broken")]
+    ("installed", "error", "state"),
+    [
+        (False, BackendError("not installed"), "missing"),
+        (True, BackendError("cannot be loaded"), "broken"),
+        (True, BundleError("damaged"), "broken"),
+    ],
 )
 def test_a_backend_that_is_not_there_is_missing_and_one_that_fails_is_broken(
-    monkeypatch: pytest.MonkeyPatch, error: MagrtError, state: str
+    monkeypatch: pytest.MonkeyPatch, installed: bool, error: MagrtError, state: str
 ) -> None:
     def refuse(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(doctor_command, "open_reader", refuse)
+    monkeypatch.setattr(doctor_command, "find_spec", lambda name: name if installed else None)
     check = doctor_command._on_cpu(bundle(), "openvino")
     assert (check.name, check.state, check.says) == ("openvino", state, str(error))
 
