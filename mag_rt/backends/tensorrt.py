@@ -62,7 +62,7 @@ class TensorRTReader:
     """
 
     threads = 1
-    reason = ""
+    reason, fell_back = "", False
 
     def __init__(
         self, trt: Any, engine: bytes, bundle: Bundle, gpu: Gpu, *, precision: str, max_side: int, tiles: bool
