@@ -387,19 +387,16 @@ def open_tensorrt(
     """
     trt, spec = load_library(rtx), Spec.default(bundle, precision)
 
-    def ready(*, anew: bool) -> tuple[bytes, Gpu]:
+    def opened(*, anew: bool) -> TensorRTReader:
         gpu = Gpu(TILES_ARENA_BYTES if tiles else ARENA_BYTES)
         try:
             run = partial(annotating, trt, bundle=bundle, gpu=gpu)
-            return engine_for(trt, bundle, spec, gpu, run, EngineCache(), anew=anew), gpu
+            engine = engine_for(trt, bundle, spec, gpu, run, EngineCache(), anew=anew)
         except BaseException:
             gpu.close()
             raise
-
-    def reader(engine: bytes, gpu: Gpu) -> TensorRTReader:
         return TensorRTReader(trt, engine, bundle, gpu, precision=precision, max_side=max_side, tiles=tiles)
 
-    engine, gpu = ready(anew=False)
     with suppress(UnloadableError):  # it was kept; whatever it was built with is no longer what is here
-        return reader(engine, gpu)
-    return reader(*ready(anew=True))
+        return opened(anew=False)
+    return opened(anew=True)

@@ -469,7 +469,7 @@ def test_a_cache_that_cannot_be_written_does_not_keep_it_from_being_used(
     assert engine_for(module(), red_bundle, SPEC, Device(), machine.run, cache) == b"engine 1"
 
 
-def test_a_kept_engine_that_does_not_load_is_built_anew_once(
+def test_a_kept_engine_that_does_not_load_is_replaced_when_asked_and_a_new_one_is_not(
     red_bundle: Bundle, machine: Machine, tmp_path: Path
 ) -> None:
     def run(engine: bytes) -> AbstractContextManager[Annotate]:
@@ -477,17 +477,20 @@ def test_a_kept_engine_that_does_not_load_is_built_anew_once(
             raise UnloadableError("TensorRT-RTX does not load this engine")
         return machine.run(engine)
 
-    def ask(name: str) -> bytes:
+    def ask(name: str, *, anew: bool = False) -> bytes:
         trt, gpu = module(name="tensorrt_rtx"), Device(name, (8, 6))
-        return engine_for(trt, red_bundle, SPEC, gpu, run, EngineCache(tmp_path))
+        return engine_for(trt, red_bundle, SPEC, gpu, run, EngineCache(tmp_path), anew=anew)
 
     unloadable: set[bytes] = set()
     assert ask("RTX 3060") == b"engine 1"
     unloadable = {b"engine 1"}
-    assert ask("RTX 4090") == ask("RTX 4090") == b"engine 2"
+    with pytest.raises(UnloadableError):
+        ask("RTX 4090")
+    assert ask("RTX 4090", anew=True) == ask("RTX 4090") == b"engine 2"
     unloadable = {b"engine 2", b"engine 3"}
-    with pytest.raises(EngineError, match="does not load this engine"):
-        ask("RTX 5090")
+    with pytest.raises(EngineError, match="does not load this engine") as caught:
+        ask("RTX 5090", anew=True)
+    assert not isinstance(caught.value, UnloadableError)  # which would ask for one more
     assert machine.builds == 3
 
 
