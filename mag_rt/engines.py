@@ -40,7 +40,7 @@ class EngineError(MagrtError):
 
 
 class UnloadableError(EngineError):
-    """The library does not load an engine; one that was kept may be of another time, and a new one help."""
+    """The library does not load an engine. One that was kept may be of another time, and a new one help."""
 
 
 class Device(Protocol):
@@ -167,8 +167,8 @@ def engine_for(
     anew: build one in the place of the cache's, which does not load. A cache that cannot be written makes it slow, not
     impossible.
 
-    Raises EngineError or ParityError with a line that says why there is no such engine; a refusal is remembered, of
-    this GPU alone.
+    Raises UnloadableError when the cache's does not load, EngineError or ParityError with a line that says why there is
+    no such engine; a refusal is remembered, of this GPU alone.
     """
     facts = describe(trt, bundle, spec, gpu)
     notes = cache.notes(facts)
@@ -182,10 +182,10 @@ def engine_for(
     try:
         with run(engine) as annotate:
             agreement = check(annotate, bundle, spec, gpu)
-    except UnloadableError:
-        if kept is None:
-            raise
-        return engine_for(trt, bundle, spec, gpu, run, cache, anew=True)
+    except UnloadableError as error:
+        if kept is None:  # another new one would be no better
+            raise EngineError(str(error)) from None
+        raise
     except ParityError as error:
         with suppress(OSError):
             _refuse(cache, facts, engine, notes, gpu, str(error))

@@ -40,6 +40,8 @@ class Reader(Protocol):
     precision: str
     reason: str
     """Why it is this one, in words."""
+    fell_back: bool
+    """Whether a GPU was tried in vain before: then `reason` says why that was."""
     threads: int
     """Threads that may call it at the same time."""
     batch: int
@@ -68,9 +70,18 @@ class HostReader:
     batch = 1
 
     def __init__(
-        self, backend: Backend, bundle: Bundle, max_side: int, tiles: bool, threads: int, reason: str = ""
+        self,
+        backend: Backend,
+        bundle: Bundle,
+        max_side: int,
+        tiles: bool,
+        threads: int,
+        reason: str = "",
+        *,
+        fell_back: bool = False,
     ) -> None:
-        self.name, self.version, self.precision, self.reason = backend.name, backend.version, backend.precision, reason
+        self.name, self.version, self.precision = backend.name, backend.version, backend.precision
+        self.reason, self.fell_back = reason, fell_back
         self.threads = threads
         self.network, self._bundle, self._tiles = backend, bundle, tiles
         self._side = max_side if not tiles else max(bundle.multiple, max_side // bundle.multiple * bundle.multiple)
@@ -136,24 +147,25 @@ def open_reader(bundle: Bundle, max_side: int, tiles: bool, backend: str = "auto
     """The best reader of a bundle here, or the one of the `backend` and `precision` that were asked for.
 
     On its own it takes TensorRT where there is a GPU and an engine that agrees with the reference, else the CPU.
-    Raises MagrtError with a line that says what is missing.
+    Raises MagrtError with a line that says what is missing, on the GPU too where it was tried before the CPU.
     """
-    without = ""
     if backend in GPU_BACKENDS:
         return _on_gpu(bundle, max_side, tiles, backend, precision)
-    if backend == "auto" and find_spec("pycuda"):
-        for name, module in GPU_BACKENDS.items():
-            if find_spec(module):
-                try:
-                    return _on_gpu(bundle, max_side, tiles, name, precision)
-                except MagrtError as error:
-                    without += f"not {name}: {error}; "
+    refusals = []
+    for name, module in GPU_BACKENDS.items() if backend == "auto" else ():
+        # Looked for only where it is installed, or where nothing else computes in what was asked for.
+        if precision == "float16" or (find_spec("pycuda") and find_spec(module)):
+            try:
+                return _on_gpu(bundle, max_side, tiles, name, precision)
+            except MagrtError as error:
+                refusals.append(f"not {name}: {error}")
     threads = min(os.cpu_count() or 1, MOST_THREADS)
     try:
         choice = choose(bundle, backend, precision, threads)
     except (BackendError, BundleError) as error:
-        raise type(error)(f"{without}{error}") from None
-    return HostReader(choice.backend, bundle, max_side, tiles, threads, without + choice.reason)
+        raise type(error)("; ".join([*refusals, str(error)])) from None
+    reason = "; ".join([*refusals, choice.reason])
+    return HostReader(choice.backend, bundle, max_side, tiles, threads, reason, fell_back=bool(refusals))
 
 
 def _on_gpu(bundle: Bundle, max_side: int, tiles: bool, backend: str, precision: str) -> Reader:

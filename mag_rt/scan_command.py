@@ -35,6 +35,7 @@ from mag_rt.terminal import (
     SOME_UNREADABLE,
     SPLICE_FOUND,
     UNUSABLE,
+    complain,
     errors,
     print_nowhere,
     stop,
@@ -228,6 +229,8 @@ def scan(
             ) as scanner:
                 run = _run(scanner, options, passed_over, started)
                 runs.begin(out, run, resume, overwrite)
+                if scanner.reader.fell_back and not quiet:
+                    complain(f"scanning with {scanner.reader.name}: {scanner.reader.reason}")
                 ready = time.perf_counter()
                 with closing(_scan_into(out, scanner, frames, save, report, hidden=quiet or as_json)) as lines:
                     for line in lines:

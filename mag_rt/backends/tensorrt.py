@@ -16,30 +16,28 @@ page-locked memory and pieces of the arena of the Gpu, which the reader takes ov
 TensorRT's own.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
-from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mag_rt.backends.batching import Batching, Run, Tiles
 from mag_rt.backends.loaded_engine import LoadedEngine, annotating
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle
-from mag_rt.cuda import LARGEST_SIDE, Gpu, Placements
+from mag_rt.cuda import Gpu, Placements
 from mag_rt.device_memory import ALIGNMENT, Arena, DeviceArray, DoesNotFitError
 from mag_rt.driver import CudaError
 from mag_rt.engine_cache import EngineCache
 from mag_rt.engines import Size, Spec, UnloadableError, engine_for, load_library
 from mag_rt.findings import Failure, Reading, grey_level, read
 from mag_rt.layout import STATISTICS, counts
-from mag_rt.pictures import Picture, shrink, shrunk
-from mag_rt.reading import OVERLAP, HostReader, tiling
+from mag_rt.pictures import Picture
+from mag_rt.reading import OVERLAP, HostReader
 
 ARENA_BYTES = 512 << 20
 """Of the Gpu to open for a reader."""
@@ -62,7 +60,7 @@ class TensorRTReader:
     """
 
     threads = 1
-    reason = ""
+    reason, fell_back = "", False
 
     def __init__(
         self, trt: Any, engine: bytes, bundle: Bundle, gpu: Gpu, *, precision: str, max_side: int, tiles: bool
@@ -77,6 +75,8 @@ class TensorRTReader:
             self._engine = LoadedEngine(trt, engine, bundle, gpu, self._compute)
             undo.callback(self._engine.close)
             self._slots, self._planes = self._share_out()
+            room = {"slot_bytes": self._slots[0].arena.nbytes, "plane_bytes": self._planes.nbytes}
+            self._batching = Batching(self._engine, max_side, tiles, **room)
             self._undo = undo.pop_all()
         self.batch = 2 * self._engine.batch_most  # two runs, so that they overlap
 
@@ -94,11 +94,11 @@ class TensorRTReader:
         Raises CudaError or EngineError when the GPU or the engine fails; nothing is under way afterwards.
         """
         results: dict[int, Reading | Failure] = {}
-        tasks = [self._task(i, *each) for i, each in enumerate(zip(pictures, sizes, strict=True))]
-        fitting = [task for task in tasks if self._fits(task)]
+        tasks = [self._batching.task(i, *each) for i, each in enumerate(zip(pictures, sizes, strict=True))]
+        fitting = [task for task in tasks if self._batching.fits(task)]
         slots, before = cycle(self._slots), None
         try:
-            for run in self._runs(fitting):
+            for run in self._batching.runs(fitting):
                 slot = next(slots)  # free: its last run was collected in the round before
                 self._queue_upload(slot, run)
                 self._queue_compute(slot, run)
@@ -120,81 +120,13 @@ class TensorRTReader:
         self._copy = self._compute = None
         self._slots = []
 
-    # What is to be done ----------------------------------------------------------------------------------------------
-
-    def _task(self, index: int, picture: Picture, size: Size) -> "_Task":
-        placed = picture.shape[:2] if self._tiles else shrunk(picture.shape[:2], self._max_side)
-        plane = self._engine.plane(placed, self._max_side if self._tiles else None)
-        if placed[0] > plane[0] or placed[1] > plane[1]:  # tiles are cut out by the host, at the size that is read
-            return _Task(index, shrink(picture, max(placed)), size, placed, plane, tiled=True)
-        return _Task(index, picture, size, placed, plane, tiled=False)
-
-    def _runs(self, tasks: list["_Task"]) -> Iterator["_Run"]:
-        """Pictures of one plane together, as many as fit; a picture in tiles by itself."""
-        alike: dict[Size, list[_Task]] = defaultdict(list)
-        for task in tasks:
-            if task.tiled:
-                yield from self._runs_of_tiles(task)
-            else:
-                alike[task.plane].append(task)
-        for plane, waiting in alike.items():
-            while waiting:
-                run = waiting[: self._how_many(waiting)]
-                yield _Run(plane, [task.picture for task in run], [task.placed for task in run], run)
-                del waiting[: len(run)]
-
-    def _runs_of_tiles(self, task: "_Task") -> Iterator["_Run"]:
-        rows, columns = ([start for start, _ in tiling(*each)] for each in zip(task.placed, task.plane, strict=True))
-        corners = [(left, top) for top in rows for left in columns]
-        height, width = task.plane
-        most = self._batch_within(task)
-        for begin in range(0, len(corners), most):
-            batch = corners[begin : begin + most]
-            crops = [task.picture[top : top + height, left : left + width] for left, top in batch]
-            finishes = [task] if begin + most >= len(corners) else []
-            sizes = [crop.shape[:2] for crop in crops]
-            yield _Run(task.plane, crops, sizes, finishes, _Tiles(task.placed, batch, first=begin == 0))
-
-    def _fits(self, task: "_Task") -> bool:
-        """Whether the arena and the kernels take a picture."""
-        if max(*task.picture.shape, *task.size) > LARGEST_SIDE:
-            return False
-        batch = self._batch_within(task)
-        if batch < self._engine.batch_least:
-            return False
-        shapes = [(*task.plane, 3)] * batch if task.tiled else [task.picture.shape]
-        return self._room_for([*shapes, task.size]) > len(shapes)
-
-    def _batch_within(self, task: "_Task") -> int:
-        """How many pictures (or tiles) of a plane go through the engine at once."""
-        room = self._planes.nbytes - 4 * ALIGNMENT
-        if task.tiled:
-            room -= prod(task.placed) * 4 * (self._engine.channels + 1)
-        return min(self._engine.batch_most, room // self._engine.bytes_of(task.plane))
-
-    def _how_many(self, waiting: list["_Task"]) -> int:
-        """Of pictures of one plane, how many of the first go into a run."""
-        first = waiting[: self._batch_within(waiting[0])]
-        return self._room_for([shape for task in first for shape in (task.picture.shape, task.size)]) // 2
-
-    def _room_for(self, shapes: list[tuple[int, ...]]) -> int:
-        """How many of the first of such pictures and masks a slot has room for."""
-        trial, count = Arena(self._slots[0].arena.pointer, self._slots[0].arena.nbytes), 0
-        with suppress(DoesNotFitError):
-            for shape in shapes:
-                trial.take(shape, np.uint8, aligned_rows=True)
-                count += 1
-        return count
-
     def _read_on_cpu(self, picture: Picture, size: Size) -> Reading | Failure:
         if self._on_cpu is None:
             backend = OnnxRuntimeBackend(self._bundle)
             self._on_cpu = HostReader(backend, self._bundle, self._max_side, self._tiles, threads=1)
         return self._on_cpu([picture], [size])[0]
 
-    # How it is done --------------------------------------------------------------------------------------------------
-
-    def _queue_upload(self, slot: "_Slot", run: "_Run") -> None:
+    def _queue_upload(self, slot: "_Slot", run: Run) -> None:
         """On the copy stream, up to `uploaded`: pictures, and the records of where they and their masks lie."""
         gpu, stream = self._gpu, self._copy
         slot.run = run
@@ -212,7 +144,7 @@ class TensorRTReader:
             gpu.upload(slot.staged_corners, slot.corners, stream)
         self._record(slot.uploaded, stream)
 
-    def _queue_compute(self, slot: "_Slot", run: "_Run") -> None:
+    def _queue_compute(self, slot: "_Slot", run: Run) -> None:
         """On the compute stream, from `uploaded` to `computed`: pictures to maps to masks and counts."""
         gpu, stream = self._gpu, self._compute
         self._wait(stream, slot.uploaded)
@@ -240,7 +172,7 @@ class TensorRTReader:
             gpu.finish(maps=maps, masks=slot.masks, threshold=threshold, statistics=statistics, stream=stream)
         self._record(slot.computed, stream)
 
-    def _sums(self, tiles: "_Tiles", stream: Any) -> tuple[DeviceArray, DeviceArray]:
+    def _sums(self, tiles: Tiles, stream: Any) -> tuple[DeviceArray, DeviceArray]:
         """Where the maps of a picture's tiles and their weights add up: total and weight, empty before the first."""
         total = self._planes.take((self._engine.channels, *tiles.placed), np.float32)
         weight = self._planes.take(tiles.placed, np.float32)
@@ -302,47 +234,13 @@ class TensorRTReader:
                 stream.synchronize()
 
 
-@dataclass(frozen=True, eq=False)
-class _Task:
-    """A picture of a call. `picture`: what goes up; `size`: of its mask; `placed`: as the network sees it; `plane`: the
-    engine's input that it goes into, `tiled` when it takes several."""
-
-    index: int
-    picture: Picture
-    size: Size
-    placed: Size
-    plane: Size
-    tiled: bool
-
-
-@dataclass(frozen=True)
-class _Tiles:
-    """Tiles of one picture. `placed`: its size; `corners`: (left, top) of each; `first`: none came before them."""
-
-    placed: Size
-    corners: list[tuple[int, int]]
-    first: bool
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A run of the engine. `pictures`: what goes up, whole or tiles; `placed`: the size that the network sees each at;
-    `finishes`: whose masks are done with it."""
-
-    plane: Size
-    pictures: list[Picture]
-    placed: list[Size]
-    finishes: list[_Task]
-    tiles: _Tiles | None = None
-
-
 class _Slot:
     """One run's pictures, masks and counts, on the device and page-locked on the host, and its three events.
 
     `most`: pictures in a run; `nbytes`: for pictures and masks. Both live as long as the Gpu.
     """
 
-    run: _Run
+    run: Run
 
     def __init__(self, gpu: Gpu, most: int, nbytes: int) -> None:
         region = gpu.arena.take((nbytes,), np.uint8)
@@ -387,19 +285,16 @@ def open_tensorrt(
     """
     trt, spec = load_library(rtx), Spec.default(bundle, precision)
 
-    def ready(*, anew: bool) -> tuple[bytes, Gpu]:
+    def opened(*, anew: bool) -> TensorRTReader:
         gpu = Gpu(TILES_ARENA_BYTES if tiles else ARENA_BYTES)
         try:
             run = partial(annotating, trt, bundle=bundle, gpu=gpu)
-            return engine_for(trt, bundle, spec, gpu, run, EngineCache(), anew=anew), gpu
+            engine = engine_for(trt, bundle, spec, gpu, run, EngineCache(), anew=anew)
         except BaseException:
             gpu.close()
             raise
-
-    def reader(engine: bytes, gpu: Gpu) -> TensorRTReader:
         return TensorRTReader(trt, engine, bundle, gpu, precision=precision, max_side=max_side, tiles=tiles)
 
-    engine, gpu = ready(anew=False)
     with suppress(UnloadableError):  # it was kept; whatever it was built with is no longer what is here
-        return reader(engine, gpu)
-    return reader(*ready(anew=True))
+        return opened(anew=False)
+    return opened(anew=True)

@@ -59,6 +59,26 @@ def test_a_scan_writes_what_it_promises(inbox: Path, red_model: Path, tmp_path: 
     assert len(run["model"]["sha256"]) == 64
 
 
+def test_a_gpu_that_cannot_be_used_is_told_in_a_line_as_the_cpu_scans(
+    inbox: Path, red_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "pycuda").mkdir()
+    (tmp_path / "pycuda/__init__.py").write_text("raise ImportError('libcuda.so.1: no such file')")
+    (tmp_path / "tensorrt.py").write_text("__version__ = '10.3.0'")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    scan = ("scan", inbox, "--out", tmp_path / "out", "--model", red_model, "--overwrite")
+    done = magrt(*scan, env=environment)
+    said = done.stderr.splitlines()[0]
+    reason = json.loads((tmp_path / "out/run.json").read_text())["backend"]["reason"]
+    assert done.returncode == 0 and said.startswith("magrt: scanning with ") and said.endswith(reason)
+    assert "not tensorrt: pycuda finds no NVIDIA driver that it works with: libcuda.so.1" in reason
+    assert magrt(*scan, "--quiet", env=environment).stderr == ""
+    assert "scanning with" not in magrt(*scan, "--backend", "onnxruntime", env=environment).stderr
+    refused = magrt(*scan, "--precision", "float16", env=environment)
+    assert refused.returncode == 2
+    assert "libcuda.so.1: no such file; " in refused.stderr and "no precision float16 on the CPU" in refused.stderr
+
+
 def test_the_most_suspicious_picture_is_named_first(inbox: Path, red_model: Path, tmp_path: Path) -> None:
     printed = magrt("scan", inbox, "--out", tmp_path / "out", "--model", red_model).stdout.splitlines()
     rows = [line for line in printed if ".png" in line]

@@ -14,12 +14,10 @@ from typer.testing import CliRunner
 
 from mag_rt import bundle as bundles
 from mag_rt import doctor_command, engines
-from mag_rt.backends.tensorrt import open_tensorrt
 from mag_rt.bundle import Bundle
 from mag_rt.cli import app
 from mag_rt.cuda import Gpu
 from mag_rt.driver import CudaError
-from mag_rt.engine_cache import EngineCache
 from mag_rt.engines import EngineError, Spec
 from mag_rt.errors import BackendError, BundleError, MagrtError
 from mag_rt.findings import Failure, Reading
@@ -158,22 +156,6 @@ def test_on_a_gpu_it_proves_the_whole_path(host: None) -> None:
     assert "engine newly built" in checks["tensorrt"]["says"] and "agrees with float32" in checks["tensorrt"]["says"]
     _, again = run()
     assert "engine in the cache since" in again["tensorrt"]["says"]
-
-
-def test_an_engine_that_no_longer_loads_is_built_anew(host: None, request: pytest.FixtureRequest) -> None:
-    if "device" in request.node.callspec.id:
-        pytest.skip("looks into the double")
-    model, cache = bundle(), EngineCache()
-    open_tensorrt(model, model.max_side, tiles=False).close()
-    (sidecar,) = cache.folder.glob("*.json")
-    notes = json.loads(sidecar.read_text())
-    cache.store(notes["facts"], b"of another time", notes)
-    reader = open_tensorrt(model, model.max_side, tiles=False)
-    (reading,) = reader(check_pictures((96, 128))[:1], [(96, 128)])
-    reader.close()
-    assert isinstance(reading, Reading)
-    kept = cache.find(notes["facts"])
-    assert kept is not None and kept.engine != b"of another time"
 
 
 def test_the_benchmark_runs(host: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,14 +1,18 @@
-"""Large pictures in tiles: every pixel is read, and no seam shows."""
+"""Large pictures in tiles: every pixel is read, and no seam shows. What reads is the best here, and says why."""
 
+import sys
+from collections.abc import Callable, Set
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mag_rt.backends.choice import Choice
 from mag_rt.bundle import Bundle
-from mag_rt.engines import EngineError
-from mag_rt.errors import BackendError, BundleError, MagrtError
+from mag_rt.driver import CudaError
+from mag_rt.errors import BackendError, BundleError
 from mag_rt.findings import Failure, Reading, evidence
 from mag_rt.pictures import as_grey
 from mag_rt.reading import HostReader, open_reader, tiling
@@ -140,34 +144,98 @@ def test_no_more_pictures_are_read_at_the_same_time_than_memory_is_for(
     assert open_reader(red_bundle, 256, False, "onnxruntime").threads == threads and asked == [threads]
 
 
+NO_GPU = CudaError("the NVIDIA driver finds no GPU")
+Put = Callable[..., list[tuple[bool, bool, str]]]
+
+
 @pytest.fixture
-def gpu_unusable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a GPU needs is installed, and does not work."""
+def put(monkeypatch: pytest.MonkeyPatch) -> Put:
+    """Puts a machine together of what is installed and what opens there; tells what was asked of a GPU."""
 
-    def refuse(*_: object, rtx: bool, **__: object) -> None:
-        raise EngineError("no driver for RTX" if rtx else "no driver")
+    def machine(installed: Set[str], opens: Set[str] = frozenset()) -> list[tuple[bool, bool, str]]:
+        asked = []
 
-    monkeypatch.setattr("mag_rt.reading.find_spec", lambda name: name)
-    monkeypatch.setattr("mag_rt.backends.tensorrt.open_tensorrt", refuse)
+        def open_tensorrt(bundle: Bundle, max_side: int, tiles: bool, *, precision: str, rtx: bool) -> Any:
+            asked.append((rtx, tiles, precision))
+            if ("tensorrt_rtx" if rtx else "tensorrt") not in opens:
+                raise NO_GPU
+            return SimpleNamespace(fell_back=False)
+
+        monkeypatch.setattr("mag_rt.reading.find_spec", lambda name: name in installed)
+        monkeypatch.setattr("mag_rt.backends.choice.find_spec", lambda name: None)
+        monkeypatch.setattr("mag_rt.backends.tensorrt.open_tensorrt", open_tensorrt)
+        return asked
+
+    return machine
 
 
-@pytest.mark.usefixtures("gpu_unusable")
+BOTH = {"pycuda", "tensorrt", "tensorrt_rtx"}
+
+
 @pytest.mark.parametrize(
-    ("precision", "kind", "on_the_cpu"),
+    ("installed", "opens", "tried"),
+    [
+        (BOTH, BOTH, [False]),
+        (BOTH, {"tensorrt_rtx"}, [False, True]),
+        ({"pycuda", "tensorrt_rtx"}, BOTH, [True]),
+        ({"tensorrt", "tensorrt_rtx"}, BOTH, []),  # nothing to launch the kernels with
+        ({"pycuda"}, BOTH, []),
+    ],
+)
+def test_the_first_library_that_opens_on_a_gpu_is_taken_else_the_cpu(
+    red_bundle: Bundle, put: Put, installed: set[str], opens: set[str], tried: list[bool]
+) -> None:
+    asked = put(installed, opens)
+    reader = open_reader(red_bundle, 256, True)
+    assert asked == [(rtx, True, "float16") for rtx in tried]
+    assert not reader.fell_back and isinstance(reader, HostReader) == (not tried)
+    assert ("there is a GPU with an engine" in reader.reason) == bool(tried)
+
+
+@pytest.mark.parametrize(("backend", "rtx"), [("tensorrt", False), ("tensorrt-rtx", True)])
+def test_a_gpu_that_was_asked_for_is_taken_or_its_error_told(
+    red_bundle: Bundle, put: Put, backend: str, rtx: bool
+) -> None:
+    asked = put(BOTH, BOTH)
+    open_reader(red_bundle, 256, False, backend, "float32")
+    assert asked == [(rtx, False, "float32")]
+    put(BOTH)
+    with pytest.raises(CudaError, match=str(NO_GPU)):
+        open_reader(red_bundle, 256, False, backend)
+
+
+def test_who_falls_back_to_the_cpu_is_told_why_in_the_line_that_says_what_is_taken(
+    red_bundle: Bundle, put: Put
+) -> None:
+    put(BOTH)
+    reader = open_reader(red_bundle, 256, False)
+    assert reader.fell_back and reader.name == "onnxruntime"
+    assert reader.reason == (
+        f"not tensorrt: {NO_GPU}; not tensorrt-rtx: {NO_GPU}; "
+        "openvino, which is faster, is not installed; float32 is the faster one there"
+    )
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind", "also"),
     [("float16", BackendError, "no precision float16 on the CPU"), ("int8", BundleError, "has no int8 network")],
 )
-def test_where_neither_gpu_nor_cpu_will_do_one_line_says_why_of_both(
-    red_bundle: Bundle, precision: str, kind: type[MagrtError], on_the_cpu: str
+def test_where_the_cpu_fails_too_one_line_says_both(
+    red_bundle: Bundle, put: Put, precision: str, kind: type[Exception], also: str
 ) -> None:
-    with pytest.raises(kind, match=f"not tensorrt: no driver; not tensorrt-rtx: no driver for RTX; .*{on_the_cpu}"):
+    put({"pycuda", "tensorrt"})
+    with pytest.raises(kind, match=f"^not tensorrt: {NO_GPU}; .*{also}") as caught:
         open_reader(red_bundle, 256, False, precision=precision)
+    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.usefixtures("gpu_unusable")
-def test_a_cpu_that_stands_in_for_a_gpu_says_why(red_bundle: Bundle) -> None:
-    reader = open_reader(red_bundle, 256, False, precision="float32")
-    reader.close()
-    assert reader.reason.startswith("not tensorrt: no driver; not tensorrt-rtx: no driver for RTX; ")
+def test_who_asks_for_float16_is_told_what_a_gpu_needs(
+    red_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, without_pycuda: None
+) -> None:
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BackendError, match=r"pip install 'magrt\[gpu-cu12\].* on the CPU: it is auto, float32 or int8"):
+        open_reader(red_bundle, 256, False, precision="float16")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ With `pytest -m gpu` on a machine with a GPU the same tests run on it, with the 
 """
 
 import functools
+import json
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -23,15 +24,16 @@ from mag_rt import Scanner, engines
 from mag_rt import bundle as bundles
 from mag_rt.backends.loaded_engine import annotating
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
-from mag_rt.backends.tensorrt import TensorRTReader
+from mag_rt.backends.tensorrt import TensorRTReader, open_tensorrt
 from mag_rt.bundle import Bundle
 from mag_rt.cuda import Gpu
 from mag_rt.device_memory import DeviceArray, DoesNotFitError
 from mag_rt.driver import CudaError
-from mag_rt.engines import EngineError, Spec
+from mag_rt.engine_cache import EngineCache
+from mag_rt.engines import Built, EngineError, Spec
 from mag_rt.errors import MagrtError
 from mag_rt.findings import Failure, Reading
-from mag_rt.parity import gate
+from mag_rt.parity import ParityError, gate
 from mag_rt.pictures import Picture
 from mag_rt.reading import HostReader
 from tests import tensorrt_double as double
@@ -659,3 +661,96 @@ def test_a_reader_that_is_not_used_closes(maker: Maker) -> None:
     with annotating(maker.trt, maker.engine(network(), DYNAMIC), maker.bundle, gpu):
         pass
     gpu.close()
+
+
+# From the user's cache ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Workshop:
+    """A bundle in float32 and float16, and how often an engine of it was built; `made` is what a build gives then."""
+
+    bundle: Bundle
+    builds: int = 0
+    made: Callable[[bytes], bytes] = lambda engine: engine
+
+    def open(self, *, tiles: bool = False, precision: str = "float16") -> TensorRTReader:
+        return open_tensorrt(self.bundle, MAX_SIDE, tiles, precision=precision)
+
+
+@pytest.fixture
+def workshop(maker: Maker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Workshop:
+    """Nobody's own cache is looked at or written to."""
+    host_only(maker)
+    shop = Workshop(replace(maker.bundle, networks={"float32": network(), "float16": network(np.float16)}))
+
+    def build(trt: Any, model: bytes, spec: Spec, timings: bytes = b"") -> Built:
+        shop.builds += 1
+        return Built(shop.made(maker.engine(model, spec)), b"")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(engines, "build", build)
+    monkeypatch.setattr("mag_rt.backends.tensorrt.load_library", lambda rtx: maker.trt)
+    monkeypatch.setattr("mag_rt.backends.tensorrt.ARENA_BYTES", ARENA)
+    monkeypatch.setattr("mag_rt.backends.tensorrt.TILES_ARENA_BYTES", ARENA)
+    return shop
+
+
+@pytest.mark.parametrize(("precision", "levels"), [("float32", 1), ("float16", 2)])
+def test_an_engine_is_built_for_the_first_reader_and_serves_the_next(
+    workshop: Workshop, precision: str, levels: int
+) -> None:
+    for _ in range(2):
+        reader = workshop.open(precision=precision)
+        check_alike(reader(MIXED, own_sizes(MIXED)), on_cpu(workshop.bundle, MIXED, own_sizes(MIXED)), levels)
+        assert reader.precision == precision
+        reader.close()
+    assert workshop.builds == 1
+
+
+def test_a_reader_of_tiles_has_an_arena_of_its_own_size(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mag_rt.backends.tensorrt.ARENA_BYTES", 16 << 20)
+    workshop.open().close()
+    reader = workshop.open(tiles=True)
+    picture = scene(400, 600)  # the sums of its tiles take 13 MB
+    runs = len(double.IExecutionContext.runs)
+    found = reader([picture], [(400, 600)])
+    assert len(double.IExecutionContext.runs) > runs
+    reader.close()
+    check_alike(found, on_cpu(workshop.bundle, [picture], [(400, 600)], tiles=True), 2)
+
+
+@pytest.mark.parametrize("met", [True, False])
+def test_a_kept_engine_that_no_longer_loads_is_built_anew_once(workshop: Workshop, met: bool) -> None:
+    """Whether this GPU has met it before or not."""
+    workshop.open().close()
+    cache = EngineCache()
+    (sidecar,) = cache.folder.glob("*.json")
+    notes = json.loads(sidecar.read_text())
+    agreements = notes["agreements"] if met else {"another GPU": {}}
+    cache.store(notes["facts"], b"of another time", notes | {"agreements": agreements})
+    for _ in range(2):
+        reader = workshop.open()
+        assert isinstance(reader(MIXED[:1], own_sizes(MIXED[:1]))[0], Reading)
+        reader.close()
+    assert workshop.builds == 2
+    cache.store(notes["facts"], b"of another time", notes | {"agreements": agreements})
+    workshop.made = lambda engine: b"useless"
+    with pytest.raises(EngineError, match="does not load this engine"):
+        workshop.open()
+    assert workshop.builds == 3
+
+
+def test_a_new_engine_that_is_no_good_is_built_once_and_leaves_the_gpu(workshop: Workshop) -> None:
+    workshop.made = lambda engine: b"useless"
+    with pytest.raises(EngineError, match="does not load this engine"):
+        workshop.open()
+    wrong = network(np.float16, root=True)
+    workshop.made = lambda engine: double.serialise(
+        wrong, {"image": [(1, 3, 32, 32), (1, 3, 32, 32), (4, 3, 256, 256)]}
+    )
+    with pytest.raises(ParityError, match="is NaN"):
+        workshop.open()
+    with pytest.raises(EngineError, match="magrt build tries again"):
+        workshop.open()
+    assert workshop.builds == 2
