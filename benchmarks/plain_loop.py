@@ -80,7 +80,7 @@ def scan(folder: Path, out: Path, network: Network, bundle: bundles.Bundle) -> N
             for number, outline in enumerate(outlines, 1):
                 cv2.putText(overlay, str(number), outline[0].tolist(), FONT, max(height, width) / 2400, (255, 255, 255))
             value = score(reading.evidence, reading.pixels, bundle.calibration)
-            called = verdict(value, bundle.calibration)
+            called = verdict(value, reading.pixels, bundle.calibration)
             strip = np.zeros((max(8, width // 25), width, 3), np.uint8)
             strip[2:-2, : width // 5] = cv2.applyColorMap(
                 np.uint8([np.linspace(0, 255, width // 5)]), cv2.COLORMAP_INFERNO

@@ -41,7 +41,7 @@ class Calibration:
     """From a mask's evidence to the probability that the picture holds a splice, and the two thresholds on it.
 
     score = 1 / (1 + exp(-(slope * (evidence - growth * ln(pixels)) + intercept))); up to `authentic` the verdict is
-    authentic, from `spliced` on it is spliced, between them inconclusive.
+    authentic, from `spliced` on it is spliced, between them inconclusive, as it is from there on in a `small` picture.
     """
 
     slope: float
@@ -54,10 +54,12 @@ class Calibration:
     least_pixels: int = 1
     most_pixels: int = 1
     """Smaller and larger pictures count as these."""
+    small: int = 1
+    """Pixels below which no picture is called spliced: a photo shrunk so far looks too much like one."""
 
 
-NEW_IN_FORMAT_2 = {name: getattr(Calibration, name) for name in ("growth", "least_pixels", "most_pixels")}
-"""What older bundles leave out of their calibration."""
+NEW_IN_FORMAT_2 = {name: getattr(Calibration, name) for name in ("growth", "least_pixels", "most_pixels", "small")}
+"""What bundles may leave out of their calibration: those of format 1 all of it."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,7 @@ def _parse(path: Path, read: Callable[[str], bytes]) -> Bundle:
                 growth=_number(calibration, "growth", 0, 50),
                 least_pixels=_whole(calibration, "least_pixels", 1, most_pixels),
                 most_pixels=most_pixels,
+                small=_whole(calibration, "small", 1, 1 << 40),
             ),
             training=dict(manifest["training"]),
             weights_licence=_text(manifest, "weights_licence"),

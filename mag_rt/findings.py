@@ -228,10 +228,10 @@ def score(evidence: float, pixels: int, calibration: Calibration) -> float:
     return (1 + math.tanh(odds / 2)) / 2  # the logistic function, finite whatever a bundle says
 
 
-def verdict(score: float, calibration: Calibration) -> Verdict:
-    """What to call a picture of this score: the tool may be unsure."""
+def verdict(score: float, pixels: int, calibration: Calibration) -> Verdict:
+    """What to call a picture of this score of which the network saw so many pixels: the tool may be unsure."""
     if score >= calibration.spliced:
-        return "spliced"
+        return "spliced" if pixels >= calibration.small else "inconclusive"
     return "authentic" if score <= calibration.authentic else "inconclusive"
 
 

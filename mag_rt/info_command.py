@@ -133,6 +133,8 @@ def _verdicts(bundle: Bundle) -> list[str]:
         f"spliced from score {calibration.spliced:.2f} on, authentic up to {calibration.authentic:.2f}, inconclusive "
         "between; the score is a probability at even odds"
     )
+    if calibration.small > 1:
+        meaning += f"; pictures of fewer than {calibration.small:,} pixels are never called spliced"
     check = bundle.training.get("calibration_check")
     share = numbers(check if isinstance(check, dict) else {})
     try:

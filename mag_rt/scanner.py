@@ -168,7 +168,7 @@ class Scanner:
             height=decoded.size[0],
             sha256=loaded.sha256,
             score=value,
-            verdict=verdict(value, self.calibration),
+            verdict=verdict(value, reading.pixels, self.calibration),
             regions=reading.regions,
             objects=reading.objects,
             mask=reading.mask,
@@ -177,10 +177,10 @@ class Scanner:
 
 
 def _moved(calibration: Calibration, threshold: float) -> Calibration:
-    """The calibration with another threshold from which a picture is called spliced."""
+    """The calibration with another threshold from which a picture, however small, is called spliced."""
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be between 0 and 1, not {threshold}")
-    return replace(calibration, spliced=threshold, authentic=min(calibration.authentic, threshold))
+    return replace(calibration, spliced=threshold, authentic=min(calibration.authentic, threshold), small=1)
 
 
 def _behind(loaded: Iterator[Loaded], after: int | None) -> Iterator[Loaded]:

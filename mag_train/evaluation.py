@@ -224,7 +224,7 @@ def _judged(model: Model, plane: Map, size: tuple[int, int]) -> Answer:
         return Answer(map_back(plane, size))
     # As in the scanner: the score comes from the map as the network made it.
     value = score(evidence(levels(as_grey(plane))), plane.size, model.calibration)
-    return Answer(map_back(plane, size), value, verdict(value, model.calibration) == "spliced")
+    return Answer(map_back(plane, size), value, verdict(value, plane.size, model.calibration) == "spliced")
 
 
 def error_level(picture: Picture) -> Answer:

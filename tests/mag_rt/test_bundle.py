@@ -94,7 +94,7 @@ def test_an_older_format_is_read(red_model: Path) -> None:
 
     def as_format_1(manifest: dict[str, Any]) -> None:
         manifest["format"] = 1
-        for key in ("growth", "least_pixels", "most_pixels"):
+        for key in ("growth", "least_pixels", "most_pixels", "small"):
             del manifest["calibration"][key]
 
     as_it_was = bundle.load(red_model)

@@ -383,7 +383,7 @@ def finding_by_kernels(board: Board, model: Bundle, picture: Picture, dtype: DTy
         width=size[1],
         height=size[0],
         score=value,
-        verdict=verdict(value, model.calibration),
+        verdict=verdict(value, reading.pixels, model.calibration),
         regions=reading.regions,
         objects=reading.objects,
         mask=reading.mask,

@@ -43,8 +43,14 @@ def test_evidence_stays_finite_and_a_single_pixel_has_one() -> None:
 def test_score_and_verdict() -> None:
     assert score(0.0, 1, CALIBRATION) == 0.5
     assert score(math.log(3), 1, CALIBRATION) == pytest.approx(0.75)
-    verdicts = [verdict(value, CALIBRATION) for value in (0.0, 0.3, 0.31, 0.69, 0.7, 1.0)]
+    verdicts = [verdict(value, 1, CALIBRATION) for value in (0.0, 0.3, 0.31, 0.69, 0.7, 1.0)]
     assert verdicts == ["authentic", "authentic", "inconclusive", "inconclusive", "spliced", "spliced"]
+
+
+def test_a_small_picture_is_not_called_spliced() -> None:
+    small = replace(CALIBRATION, small=50_000)
+    assert [verdict(1.0, pixels, small) for pixels in (1, 49_999, 50_000)] == ["inconclusive"] * 2 + ["spliced"]
+    assert [verdict(value, 100, small) for value in (0.0, 0.5)] == ["authentic", "inconclusive"]
 
 
 def test_the_larger_a_picture_the_more_evidence_the_same_score_takes() -> None:

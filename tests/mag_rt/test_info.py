@@ -52,6 +52,13 @@ def test_a_person_reads_what_a_verdict_means_and_how_often_it_is_wrong(model: Pa
     assert "spliced from score 0.70 on, authentic up to 0.30, inconclusive between" in text
     assert "of authentic photos 3.1% are called spliced (false alarms), 18.5% authentic" in text
     assert "of spliced pictures 44.6% are called spliced, 16.2% authentic (missed)" in text
+    assert "never called spliced" not in text
+
+
+def test_a_person_reads_which_pictures_are_too_small_to_be_called_spliced(red_bundle: Bundle, tmp_path: Path) -> None:
+    calibration = replace(red_bundle.calibration, small=50_000)
+    bundles.save(replace(red_bundle, calibration=calibration), tmp_path / "model")
+    assert "pictures of fewer than 50,000 pixels are never called spliced" in said(tmp_path / "model")
 
 
 def test_a_person_reads_training_licence_and_limits(model: Path) -> None:

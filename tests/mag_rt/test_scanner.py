@@ -4,13 +4,15 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from mag_rt import Scanner
+from mag_rt import Scanner, bundle
+from mag_rt.bundle import Bundle
 from mag_rt.errors import MagrtError
 from tests.conftest import grey_with_red_box, save
 
@@ -31,6 +33,17 @@ def test_the_map_lies_where_the_splice_is_at_the_size_of_the_picture(scanner: Sc
     np.testing.assert_allclose(finding.probability, picture[..., 2] / 255, atol=1e-6)
     assert [region.bbox for region in finding.regions] == [(40, 30, 21, 17)]
     assert finding.verdict == "spliced" and finding.score is not None and finding.score > 0.9
+
+
+def test_of_a_small_picture_nobody_can_be_sure_but_who_moves_the_threshold(red_bundle: Bundle, tmp_path: Path) -> None:
+    small = replace(red_bundle.calibration, small=100 * 80)
+    bundle.save(replace(red_bundle, calibration=small), tmp_path / "model")
+    pictures = [grey_with_red_box(height, 100, (20, 20, 50, 40)) for height in (79, 80)]
+    with Scanner(tmp_path / "model") as scanner:
+        under, over = scanner.scan_images(pictures)
+    assert (under.verdict, over.verdict) == ("inconclusive", "spliced") and under.regions
+    with Scanner(tmp_path / "model", threshold=0.5) as scanner:
+        assert scanner.scan_image(pictures[0]).verdict == "spliced"
 
 
 def test_a_reader_that_does_not_close_leaves_no_process_behind(
