@@ -26,6 +26,7 @@ LIMITS = (
     "recompression, scaling down, messengers and screenshots wipe them out.",
     "Pictures made by a generator and edits of the whole picture (colour, crop, filters) are no splices; objects "
     "removed or copied within one photo leave few traces.",
+    "Photos shrunk a lot, product shots on white, screenshots, scans and strongly denoised photos give false alarms.",
     "Of a paste that covers more than half of a picture the rest may be marked instead.",
 )
 """Of the method, whatever the weights."""
