@@ -73,7 +73,9 @@
     }
   }
 
-  /* The gallery: thumbnails come when they are about to be seen, heat when a card is pointed at. */
+  /* The gallery: thumbnails come when they are about to be seen, heat when a card is pointed at or all are marked. */
+  const gallery = find("#gallery");
+  const mark = find("#mark");
   const cards = all(".card");
   const numberOf = (card) => Number(card.dataset.number);
   const cardOf = new Map(cards.map((card) => [numberOf(card), card]));
@@ -101,6 +103,7 @@
     const image = find("img", card);
     image.src = jpeg(photo);
     image.hidden = false;
+    if (gallery.classList.contains("marked")) showHeat(card);
   }
 
   async function showHeat(card) {
@@ -114,7 +117,11 @@
     outline(canvas, detail.regions);
   }
 
-  const gallery = find("#gallery");
+  mark.addEventListener("click", () => {
+    const marked = gallery.classList.toggle("marked");
+    mark.setAttribute("aria-pressed", marked);
+    if (marked) cards.filter((card) => !find("img", card).hidden).forEach(showHeat);
+  });
   for (const event of ["pointerover", "focusin"])
     gallery.addEventListener(event, ({ target }) => showHeat(target.closest(".card")));
   gallery.addEventListener("click", ({ target }) => {

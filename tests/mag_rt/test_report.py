@@ -392,6 +392,24 @@ def test_the_gallery_shows_heat_on_hover_and_focus(show: Opener, mixed: Path, wa
     assert card.locator("canvas").evaluate("canvas => getComputedStyle(canvas).opacity") == "1"
 
 
+def test_all_pictures_are_marked_at_once_also_those_that_come_later(show: Opener, tmp_path: Path) -> None:
+    def heat(number: int, opacity: int) -> str:
+        canvas = f"document.querySelectorAll('.card canvas')[{number}]"
+        return f"{canvas}.width === 320 && getComputedStyle({canvas}).opacity === '{opacity}'"
+
+    page = show(results(tmp_path / "out", [finding(tmp_path / f"{n}.jpg", 0.9) for n in range(60)]))
+    until(page, "!document.querySelector('.card img').hidden")
+    button = page.get_by_role("button", name="Mark all")
+    button.click()
+    assert button.get_attribute("aria-pressed") == "true"
+    until(page, heat(0, 1))
+    page.locator(".card").last.scroll_into_view_if_needed()
+    until(page, heat(59, 1))
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+    until(page, heat(0, 0))
+
+
 def test_a_name_is_just_a_name(show: Opener, mixed: Path) -> None:
     page = show(mixed)
     assert {HOSTILE, "new\\nline.jpg", "صورة.jpg", "long" * 50 + ".jpg"} <= set(shown(page))
