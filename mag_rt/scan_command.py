@@ -2,33 +2,28 @@
 
 import ctypes
 import os
-import platform
 import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import cv2
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mag_rt import MagrtError, Scanner, __version__
+from mag_rt import MagrtError, Scanner
 from mag_rt.pictures import silence_decoders
 from mag_rt.sinks import run as runs
 from mag_rt.sinks import written
 from mag_rt.sinks.alone import alone
-from mag_rt.sinks.jsonl import SCHEMA, findings_in, seen_from
-from mag_rt.sinks.report import write_report
-from mag_rt.sinks.table import write_table
-from mag_rt.sources import Frame, as_text, find
-from mag_rt.summary import Summary, show, show_unreadable, summed_up
+from mag_rt.sources import Frame, find
+from mag_rt.summary import show, show_end, show_unreadable
 from mag_rt.terminal import (
     INTERRUPTED,
     NOT_WRITTEN,
@@ -40,7 +35,7 @@ from mag_rt.terminal import (
     print_nowhere,
     stop,
 )
-from mag_rt.video import Sampling, Segment, expected, is_video, segments
+from mag_rt.video import Sampling, expected, is_video
 
 terminal = Console(emoji=False)
 if not terminal.is_terminal:
@@ -227,7 +222,7 @@ def scan(
                 precision=precision,
                 isolate=isolate,
             ) as scanner:
-                run = _run(scanner, options, passed_over, started)
+                run = runs.described(scanner, options, passed_over, started)
                 runs.begin(out, run, resume, overwrite)
                 if scanner.reader.fell_back and not quiet:
                     complain(f"scanning with {scanner.reader.name}: {scanner.reader.reason}")
@@ -238,8 +233,7 @@ def scan(
                         if as_json:
                             _print_line(line, out)
             now = time.perf_counter()
-            run["timings"] |= _timings(scanned, now - begun, now - ready)
-            summary, stretches = _finish(out, run)
+            summary, stretches = runs.finish(out, run, scanned, now - begun, now - ready)
     except MagrtError as error:
         stop(error, UNUSABLE)
     except OSError as error:
@@ -250,7 +244,7 @@ def scan(
         with _whoever_reads(out):
             if not quiet:
                 show(summary, stretches, terminal)
-                _say(summary, passed_over, scanned, out, time.perf_counter() - begun)
+                show_end(summary, passed_over, scanned, out, time.perf_counter() - begun, terminal)
             show_unreadable(summary, out, errors)
     if fail_on and summary.counts[fail_on]:
         raise typer.Exit(SPLICE_FOUND)
@@ -323,67 +317,6 @@ def _pictures_in(frames: list[Frame], scanner: Scanner) -> int | None:
     return len(frames) - len(videos) + sum(expected(video, scanner.sampling) for video in videos)
 
 
-def _run(scanner: Scanner, options: dict[str, Any], passed_over: Counter[str], started: datetime) -> dict[str, Any]:
-    """run.json of a scan that has not finished (docs/formats.md)."""
-    return {
-        "schema": SCHEMA,
-        "finished": False,
-        "versions": {
-            "magrt": __version__,
-            "python": platform.python_version(),
-            scanner.reader.name: scanner.reader.version,
-        },
-        "model": {"annotator": scanner.bundle.annotator, "sha256": scanner.bundle.sha256},
-        "backend": {
-            "name": scanner.reader.name,
-            "precision": scanner.reader.precision,
-            "reason": scanner.reader.reason,
-        },
-        "options": {
-            **options,
-            "max_side": scanner.max_side,
-            "tiles": scanner.tiles,
-            "isolate": scanner.isolate,
-            "threshold": scanner.threshold,
-            "every": scanner.sampling.every,
-            "fps": scanner.sampling.fps,
-        },
-        "passed_over": dict(passed_over.most_common()),
-        "counts": None,
-        "segments": None,
-        "timings": {"started": started.isoformat(timespec="seconds")},
-    }
-
-
-def _finish(out: Path, run: dict[str, Any]) -> tuple[Summary, list[Segment]]:
-    """Sum up what the folder holds now, parts of the scan before this one too, in run.json and what is made of it."""
-    summary, stretches = summed_up(findings_in(out)), segments(findings_in(out))
-    run["counts"] = {"pictures": summary.pictures, **summary.counts}
-    run["segments"] = [_segment_as_json(segment, out) for segment in stretches]
-    run["finished"] = True
-    if run["options"]["csv"]:
-        write_table(out)
-    runs.write(out, run)
-    if run["options"]["report"]:
-        write_report(out)
-    return summary, stretches
-
-
-def _timings(pictures: int, seconds: float, scanning: float) -> dict[str, Any]:
-    """`seconds`: in all; `scanning`: without starting up. pictures: those that were scanned in this time."""
-    return {
-        "seconds": round(seconds, 3),
-        "scanning_seconds": round(scanning, 3),
-        "pictures": pictures,
-        "pictures_per_second": round(pictures / scanning, 3),
-    }
-
-
-def _segment_as_json(segment: Segment, out: Path) -> dict[str, Any]:
-    rounded = {name: round(value, 4) for name, value in asdict(segment).items() if name != "source"}
-    return {"source": seen_from(out, segment.source), **rounded}
-
-
 @contextmanager
 def _whoever_reads(out: Path) -> Iterator[None]:
     """What the scan has found is said in it; the exit status counts even if nobody reads that."""
@@ -394,13 +327,3 @@ def _whoever_reads(out: Path) -> Iterator[None]:
     except OSError as error:
         print_nowhere()
         stop(f"cannot print the summary: {error.strerror or error}; the results are in {out}", NOT_WRITTEN)
-
-
-def _say(summary: Summary, passed_over: Counter[str], scanned: int, out: Path, seconds: float) -> None:
-    if passed_over:
-        terminal.print(f"passed over: {as_text(passed_over)}", markup=False, highlight=False, soft_wrap=True)
-    counts = ", ".join(f"{count} {name}" for name, count in summary.counts.items() if count)
-    before = f", {summary.pictures - scanned} of them before" if scanned < summary.pictures else ""
-    speed = f" ({scanned / seconds:.1f} pictures/s)" if scanned else ""
-    line = f"{counts}{before} in {seconds:.1f} s{speed}; results in {out}"
-    terminal.print(line, markup=False, highlight=False, soft_wrap=True)

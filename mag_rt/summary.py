@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mag_rt.findings import Finding
+from mag_rt.sources import as_text
 from mag_rt.video import Segment
 from mag_rt.wording import clock, printable
 
@@ -77,6 +78,19 @@ def show(summary: Summary, segments: list[Segment], terminal: Console) -> None:
         stretch = f"{clock(segment.from_s)} to {clock(segment.to_s)}"
         peak = f"most suspicious at {clock(segment.peak_s)} ({segment.peak_score:.2f})"
         terminal.print(f"{printable(segment.source)}: {stretch} spliced, {peak}", markup=False, highlight=False)
+
+
+def show_end(
+    summary: Summary, passed_over: Counter[str], scanned: int, out: Path, seconds: float, terminal: Console
+) -> None:
+    """What was passed over, and in a line how many of each verdict there are, how fast that was and where it lies."""
+    if passed_over:
+        terminal.print(f"passed over: {as_text(passed_over)}", markup=False, highlight=False, soft_wrap=True)
+    counts = ", ".join(f"{count} {name}" for name, count in summary.counts.items() if count)
+    before = f", {summary.pictures - scanned} of them before" if scanned < summary.pictures else ""
+    speed = f" ({scanned / seconds:.1f} pictures/s)" if scanned else ""
+    line = f"{counts}{before} in {seconds:.1f} s{speed}; results in {out}"
+    terminal.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_unreadable(summary: Summary, out: Path, errors: Console) -> None:

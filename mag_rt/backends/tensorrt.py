@@ -75,8 +75,8 @@ class TensorRTReader:
             self._engine = LoadedEngine(trt, engine, bundle, gpu, self._compute)
             undo.callback(self._engine.close)
             self._slots, self._planes = self._share_out()
-            room = {"slot_bytes": self._slots[0].arena.nbytes, "plane_bytes": self._planes.nbytes}
-            self._batching = Batching(self._engine, max_side, tiles, **room)
+            slot_bytes, plane_bytes = self._slots[0].arena.nbytes, self._planes.nbytes
+            self._batching = Batching(self._engine, max_side, tiles, slot_bytes=slot_bytes, plane_bytes=plane_bytes)
             self._undo = undo.pop_all()
         self.batch = 2 * self._engine.batch_most  # two runs, so that they overlap
 

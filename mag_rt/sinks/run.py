@@ -2,21 +2,61 @@
 
 import json
 import os
+import platform
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mag_rt import Scanner, __version__
 from mag_rt.errors import ResultsError
 from mag_rt.sinks import jsonl, report, table
 from mag_rt.sinks.whole import whole
 from mag_rt.sources import Frame
+from mag_rt.summary import Summary, summed_up
+from mag_rt.video import Segment, segments
 
 NAME = "run.json"
 MADE_AT_THE_END = {"csv": table.NAME, "report": report.NAME}
 """By the option that asks for it."""
 FREE = frozenset({"sources", "fail_on", "csv", "isolate"})
 """Options that may change when a scan goes on: what a picture's line says does not depend on them."""
+
+
+def described(
+    scanner: Scanner, options: dict[str, Any], passed_over: Counter[str], started: datetime
+) -> dict[str, Any]:
+    """run.json of a scan that has not finished (docs/formats.md)."""
+    return {
+        "schema": jsonl.SCHEMA,
+        "finished": False,
+        "versions": {
+            "magrt": __version__,
+            "python": platform.python_version(),
+            scanner.reader.name: scanner.reader.version,
+        },
+        "model": {"annotator": scanner.bundle.annotator, "sha256": scanner.bundle.sha256},
+        "backend": {
+            "name": scanner.reader.name,
+            "precision": scanner.reader.precision,
+            "reason": scanner.reader.reason,
+        },
+        "options": {
+            **options,
+            "max_side": scanner.max_side,
+            "tiles": scanner.tiles,
+            "isolate": scanner.isolate,
+            "threshold": scanner.threshold,
+            "every": scanner.sampling.every,
+            "fps": scanner.sampling.fps,
+        },
+        "passed_over": dict(passed_over.most_common()),
+        "counts": None,
+        "segments": None,
+        "timings": {"started": started.isoformat(timespec="seconds")},
+    }
 
 
 def begin(folder: Path, run: dict[str, Any], resume: bool, overwrite: bool) -> None:
@@ -67,6 +107,26 @@ def left(folder: Path, frames: Iterable[Frame]) -> Iterator[Frame]:
     yield from (frame for source, frame in sources if source not in done)
 
 
+def finish(
+    folder: Path, run: dict[str, Any], scanned: int, seconds: float, scanning: float
+) -> tuple[Summary, list[Segment]]:
+    """Sum up what the folder holds now, parts of the scan before this one too, in run.json and what is made of it.
+
+    `scanned`: pictures of this scan; `seconds`: that it took in all; `scanning`: without starting up. Raises OSError.
+    """
+    run["timings"] |= _timings(scanned, seconds, scanning)
+    summary, stretches = summed_up(jsonl.findings_in(folder)), segments(jsonl.findings_in(folder))
+    run["counts"] = {"pictures": summary.pictures, **summary.counts}
+    run["segments"] = [_segment_as_json(segment, folder) for segment in stretches]
+    run["finished"] = True
+    if run["options"]["csv"]:
+        table.write_table(folder)
+    write(folder, run)
+    if run["options"]["report"]:
+        report.write_report(folder)
+    return summary, stretches
+
+
 def _before(folder: Path) -> dict[str, Any]:
     """The run.json of the scan before; empty where there is none, or a file of that name that no scan has written."""
     try:
@@ -101,3 +161,17 @@ def _compared(run: dict[str, Any]) -> dict[str, Any]:
         "precision": run["backend"]["precision"],
         **options,
     }
+
+
+def _timings(pictures: int, seconds: float, scanning: float) -> dict[str, Any]:
+    return {
+        "seconds": round(seconds, 3),
+        "scanning_seconds": round(scanning, 3),
+        "pictures": pictures,
+        "pictures_per_second": round(pictures / scanning, 3),
+    }
+
+
+def _segment_as_json(segment: Segment, folder: Path) -> dict[str, Any]:
+    rounded = {name: round(value, 4) for name, value in asdict(segment).items() if name != "source"}
+    return {"source": jsonl.seen_from(folder, segment.source), **rounded}

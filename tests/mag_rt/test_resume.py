@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from mag_rt import scan_command
 from mag_rt.cli import app
 from mag_rt.errors import ResultsError
+from mag_rt.sinks import report
 from mag_rt.sinks.alone import alone
 from tests.conftest import grey_with_red_box, save
 from tests.mag_rt.running import command, lines, magrt
@@ -218,7 +219,7 @@ def test_others_are_kept_out_until_the_report_is_written(
             pass
         met.append(out)
 
-    monkeypatch.setattr(scan_command, "write_report", look)
+    monkeypatch.setattr(report, "write_report", look)
     monkeypatch.setattr(scan_command.cv2, "setNumThreads", lambda _: None)
     CliRunner().invoke(app, ["scan", str(inbox), "--out", str(tmp_path / "out"), "--model", str(red_model)])
     assert met == [tmp_path / "out"]
