@@ -5,8 +5,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Generator
+from contextlib import closing, suppress
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
@@ -23,7 +23,7 @@ from mag_rt.sinks import run as runs
 from mag_rt.sinks import written
 from mag_rt.sinks.alone import alone
 from mag_rt.sources import Frame, find
-from mag_rt.summary import show, show_end, show_unreadable
+from mag_rt.summary import Summary, show, show_end, show_unreadable
 from mag_rt.terminal import (
     INTERRUPTED,
     NOT_WRITTEN,
@@ -35,7 +35,7 @@ from mag_rt.terminal import (
     print_nowhere,
     stop,
 )
-from mag_rt.video import Sampling, expected, is_video
+from mag_rt.video import Sampling, Segment, expected, is_video
 
 terminal = Console(emoji=False)
 if not terminal.is_terminal:
@@ -241,11 +241,7 @@ def scan(
     except KeyboardInterrupt:
         stop(f"interrupted after {scanned} pictures; --resume goes on with what is in {out}", INTERRUPTED)
     if not as_json:
-        with _whoever_reads(out):
-            if not quiet:
-                show(summary, stretches, terminal)
-                show_end(summary, passed_over, scanned, out, time.perf_counter() - begun, terminal)
-            show_unreadable(summary, out, errors)
+        _tell(summary, stretches, passed_over, scanned, out, time.perf_counter() - begun, quiet)
     if fail_on and summary.counts[fail_on]:
         raise typer.Exit(SPLICE_FOUND)
     if summary.counts["unreadable"]:
@@ -317,11 +313,21 @@ def _pictures_in(frames: list[Frame], scanner: Scanner) -> int | None:
     return len(frames) - len(videos) + sum(expected(video, scanner.sampling) for video in videos)
 
 
-@contextmanager
-def _whoever_reads(out: Path) -> Iterator[None]:
-    """What the scan has found is said in it; the exit status counts even if nobody reads that."""
+def _tell(
+    summary: Summary,
+    stretches: list[Segment],
+    passed_over: Counter[str],
+    scanned: int,
+    out: Path,
+    seconds: float,
+    quiet: bool,
+) -> None:
+    """What the scan has found, for a person; its exit status counts even if nobody reads that."""
     try:
-        yield
+        if not quiet:
+            show(summary, stretches, terminal)
+            show_end(summary, passed_over, scanned, out, seconds, terminal)
+        show_unreadable(summary, out, errors)
     except (BrokenPipeError, SystemExit):  # `magrt scan | head -1`: rich makes the one the other
         print_nowhere()
     except OSError as error:
