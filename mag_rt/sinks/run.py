@@ -37,7 +37,12 @@ def described(
             "python": platform.python_version(),
             scanner.reader.name: scanner.reader.version,
         },
-        "model": {"annotator": scanner.bundle.annotator, "sha256": scanner.bundle.sha256},
+        "model": {
+            "annotator": scanner.bundle.annotator,
+            "sha256": scanner.bundle.sha256,
+            "mask_threshold": scanner.bundle.mask_threshold,
+            "calibration": asdict(scanner.bundle.calibration),
+        },
         "backend": {
             "name": scanner.reader.name,
             "precision": scanner.reader.precision,
@@ -155,8 +160,11 @@ def _refuse_another(folder: Path, before: dict[str, Any], run: dict[str, Any]) -
 
 def _compared(run: dict[str, Any]) -> dict[str, Any]:
     options = {f"--{name.replace('_', '-')}": value for name, value in run["options"].items() if name not in FREE}
+    model = run["model"]
     return {
-        "model": f"{run['model']['annotator']} {run['model']['sha256'][:12]}",
+        "model": f"{model['annotator']} {model['sha256'][:12]}",
+        "threshold of masks": model.get("mask_threshold"),
+        "calibration": ", ".join(f"{name} {value}" for name, value in model.get("calibration", {}).items()),
         "backend": run["backend"]["name"],
         "precision": run["backend"]["precision"],
         **options,

@@ -14,7 +14,12 @@ from mag_rt.sinks.run import begin, left
 from mag_rt.sources import Frame
 
 RUN: dict[str, Any] = {
-    "model": {"annotator": "edge", "sha256": "ab" * 32},
+    "model": {
+        "annotator": "edge",
+        "sha256": "ab" * 32,
+        "mask_threshold": 0.5,
+        "calibration": {"slope": 1.0, "intercept": -2.0, "authentic": 0.2, "spliced": 0.8},
+    },
     "backend": {"name": "openvino", "precision": "int8", "reason": "it is installed"},
     "options": {
         "sources": ["inbox"],
@@ -60,6 +65,8 @@ def test_what_no_line_depends_on_may_change(out: Path, name: str, value: Any) ->
     ("part", "name", "value", "what"),
     [
         ("model", "sha256", "cd" * 32, "model"),
+        ("model", "mask_threshold", 0.4, "threshold of masks"),
+        ("model", "calibration", RUN["model"]["calibration"] | {"spliced": 0.9}, "calibration"),
         ("backend", "name", "onnxruntime", "backend"),
         ("backend", "precision", "float32", "precision"),
         ("options", "save", "none", "--save"),

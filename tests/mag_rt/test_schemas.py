@@ -167,6 +167,7 @@ def test_an_error_line_with_results_or_no_reason_is_refused(change, scanned) -> 
         put("schema", value=2),
         put("extra", value=1),
         put("model", "sha256", value="abc"),
+        put("model", "calibration", value={}),
         put("versions", value={"magrt": "1", "python": "3"}),
         put("backend", "name", value="abacus"),
         put("options", "fps", value=1),  # besides every
