@@ -283,7 +283,8 @@ def run_one(arguments: argparse.Namespace, seed: int, folder: Path, ends: float,
     command = [sys.executable, __file__, "--child", str(folder), "--seed", str(seed)]
     command += ["--isolate"] * arguments.isolate
     command += ["--model", str(arguments.model)] if arguments.model else []
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    as_a_scan_has_it = os.environ | {"MALLOC_ARENA_MAX": "2"}
+    child = subprocess.Popen(command, env=as_a_scan_has_it, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     reports: queue.Queue[str | None] = queue.Queue()
 
