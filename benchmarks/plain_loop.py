@@ -69,7 +69,7 @@ def scan(folder: Path, out: Path, network: Network, bundle: bundles.Bundle) -> N
             grey = np.bincount((maps[0] * 255 + 0.5).astype(np.uint8).ravel(), minlength=256)
             likely = np.array([np.count_nonzero(plane >= 0.5) for plane in maps[2:]])
             counts = Counts(grey, likely, *suspicion(mask, bundle.mask_threshold))
-            reading = read(mask, counts, bundle.mask_threshold, bundle.classes)
+            reading = read((mask, counts), bundle.mask_threshold, bundle.classes)
             heat = cv2.applyColorMap(mask, cv2.COLORMAP_INFERNO)
             opacity = STRONGEST_HEAT * probability[..., None]
             overlay = (opacity * heat + (1 - opacity) * picture).astype(np.uint8)

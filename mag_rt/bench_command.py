@@ -22,7 +22,7 @@ from rich.table import Table
 from mag_rt.backends import Backend
 from mag_rt.errors import MagrtError, PictureError
 from mag_rt.loading import contents
-from mag_rt.pictures import Picture, decode, silence_decoders
+from mag_rt.pictures import Picture, decode, shrink, silence_decoders
 from mag_rt.reading import HostReader, Reader
 from mag_rt.scanner import Scanner
 from mag_rt.sinks import written
@@ -194,7 +194,7 @@ def _by_way(scanners: dict[str, Scanner], frames: list[Frame], out: Path) -> dic
         jobs["whole", way] = Job(len(frames), partial(_scan, scanner, frames, out))
         multiple = scanner.bundle.multiple
         shape = [-(-side // multiple) * multiple for side in NETWORK_INPUT]
-        picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+        picture = shrink(np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8), scanner.max_side)
         for batch in BATCHES:
             call, threads = _call(scanner.reader, picture, batch), scanner.reader.threads
             call()  # what a shape needs for the first time

@@ -3,6 +3,7 @@
 import math
 import os
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,8 @@ GREY: NDArray[np.float32] = np.arange(256, dtype=np.float32) / np.float32(255)
 """The probability that each grey level of a mask stands for."""
 LIKELY = 128
 """The lowest grey level of a probability of 1/2 or more."""
+DOUBT = 0.02
+"""What `together` allows for in a probability of 0 or 1: a grey level more or less moves it by a few at most."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,10 @@ class Counts:
     """... and their bounding box: left, top, width, height."""
 
 
+Look = tuple[NDArray[np.uint8], Counts]
+"""A mask, H x W grey levels at the picture's own size, and what was counted of the maps behind it."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """What an annotation says of one picture, before calibration."""
@@ -171,11 +178,12 @@ class Reading:
     """Splice probability in 256 steps, H x W, at the picture's own size."""
 
 
-def read(mask: NDArray[np.uint8], counts: Counts, threshold: float, names: tuple[str, ...]) -> Reading:
-    """The reading of a mask, H x W at the picture's own size, and of what was counted of the maps behind it.
+def read(look: Look, threshold: float, names: tuple[str, ...]) -> Reading:
+    """The reading of a look at a picture.
 
     `threshold`: the probability from which a pixel belongs to a region. `names`: of the classes.
     """
+    mask, counts = look
     found = counts.suspicious >= SMALLEST_REGION * mask.size  # fewer pixels make no region
     pixels = int(counts.levels.sum())
     return Reading(
@@ -191,6 +199,33 @@ def count(maps: NDArray[np.uint8], mask: NDArray[np.uint8], threshold: float) ->
     """What `read` needs of annotation maps, (2+K) x h x w grey levels, and of the mask that was made of the first."""
     likely = np.array([np.count_nonzero(plane >= LIKELY) for plane in maps[2:]])
     return Counts(levels(maps[0]), likely, *suspicion(mask, threshold))
+
+
+def together(whole: Look, close: NDArray[np.uint8], threshold: float) -> Look:
+    """A look at a whole picture, shrunk, and the mask, H x W, of a closer one at the same picture, in tiles.
+
+    Each pixel of the mask gets the mean of their log-odds: where one of them is undecided the other one's word counts.
+    What the score and the objects come from stays as it is: they are made for whole pictures, and tiles see parts.
+    """
+    mask, counts = whole
+    table, both = _together(), np.empty_like(mask)
+    for top in range(0, len(mask), _BAND):
+        band = np.s_[top : top + _BAND]
+        np.take(table, mask[band].astype(np.uint16) * 256 + close[band], out=both[band])
+    suspicious, box = suspicion(both, threshold)
+    return both, replace(counts, suspicious=suspicious, box=box)
+
+
+_BAND = 64
+"""Rows that are looked up at once: they stay in the cache."""
+
+
+@cache
+def _together() -> NDArray[np.uint8]:
+    """256 * one grey level + another to that of the mean of their log-odds; of twice the same it is that one."""
+    odds = np.log((GREY + DOUBT) / (1 - GREY + DOUBT))
+    ratio = np.exp((odds[:, None] + odds) / 2)
+    return np.rint(255 * (ratio * (1 + DOUBT) - DOUBT) / (1 + ratio)).astype(np.uint8).ravel()
 
 
 def suspicion(mask: NDArray[np.uint8], threshold: float) -> tuple[int, tuple[int, int, int, int]]:

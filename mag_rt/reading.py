@@ -14,7 +14,7 @@ from mag_rt.backends import Backend
 from mag_rt.backends.choice import choose
 from mag_rt.bundle import Bundle
 from mag_rt.errors import BackendError, BundleError, MagrtError, PictureError
-from mag_rt.findings import GREY, LIKELY, Counts, Failure, Reading, count, levels, read, suspicion
+from mag_rt.findings import GREY, Failure, Look, Reading, count, read, together
 from mag_rt.pictures import Picture, as_grey, map_back, pad, shrink
 
 OVERLAP = 128
@@ -63,8 +63,8 @@ class Reader(Protocol):
 class HostReader:
     """A reader on the CPU: a picture at a time in each of `threads` threads, everything around the network by OpenCV.
 
-    `max_side`: pictures with a longer side are shrunk to it, pixels; with `tiles` they are read in overlapping tiles of
-    that side instead, at the picture's own resolution.
+    `max_side`: pictures with a longer side are shrunk to it, pixels; with `tiles` they are read a second time, at their
+    own resolution in overlapping tiles of that side.
     """
 
     batch = 1
@@ -83,8 +83,8 @@ class HostReader:
         self.name, self.version, self.precision = backend.name, backend.version, backend.precision
         self.reason, self.fell_back = reason, fell_back
         self.threads = threads
-        self.network, self._bundle, self._tiles = backend, bundle, tiles
-        self._side = max_side if not tiles else max(bundle.multiple, max_side // bundle.multiple * bundle.multiple)
+        self.network, self._bundle = backend, bundle
+        self._max_side, self._tiles = max_side, tiles
 
     def __call__(self, pictures: Sequence[Picture], sizes: Sequence[tuple[int, int]]) -> list[Reading | Failure]:
         return [self._reading(picture, size) for picture, size in zip(pictures, sizes, strict=True)]
@@ -104,13 +104,16 @@ class HostReader:
 
     def _read(self, picture: Picture, size: tuple[int, int]) -> Reading:
         threshold = self._bundle.mask_threshold
-        if self._tiles and max(picture.shape[:2]) > self._side:
-            mask, counts = self._read_tiles(picture)
-        else:
-            maps = self._annotate(shrink(picture, self._side))
-            mask = map_back(maps[0], size)
-            counts = count(maps, mask, threshold)
-        return read(mask, counts, threshold, self._bundle.classes)
+        look = self._look(picture, size)
+        if self._tiles and max(picture.shape[:2]) > self._max_side:
+            look = together(look, self._look_closely(picture), threshold)
+        return read(look, threshold, self._bundle.classes)
+
+    def _look(self, picture: Picture, size: tuple[int, int]) -> Look:
+        """At the whole picture, shrunk as far as it has to be."""
+        maps = self._annotate(shrink(picture, self._max_side))
+        mask = map_back(maps[0], size)
+        return mask, count(maps, mask, self._bundle.mask_threshold)
 
     def _annotate(self, picture: Picture) -> NDArray[np.uint8]:
         """The annotation maps of a picture, (2+K) x H x W grey levels."""
@@ -118,29 +121,25 @@ class HostReader:
         return self.network(self.prepared(picture))[0, :, :height, :width]
 
     def prepared(self, picture: Picture) -> Map:
-        """What the network is given for a picture, 1 x 3 x H x W."""
-        return self._bundle.normalisation([pad(shrink(picture, self._side), self._bundle.multiple)])
+        """What the network is given for a picture, or a tile, of the size that it sees: 1 x 3 x H x W."""
+        return self._bundle.normalisation([pad(picture, self._bundle.multiple)])
 
-    def _read_tiles(self, picture: Picture) -> tuple[NDArray[np.uint8], Counts]:
-        """Mask and counts of a picture read in tiles; one row of tiles is held in memory at a time."""
+    def _look_closely(self, picture: Picture) -> NDArray[np.uint8]:
+        """The mask of a picture read in tiles; one row of them is held in memory at a time."""
         height, width = picture.shape[:2]
+        side = max(self._bundle.multiple, self._max_side // self._bundle.multiple * self._bundle.multiple)
         mask = np.empty((height, width), np.uint8)
-        likely, grey = np.zeros(len(self._bundle.classes)), np.zeros(256, np.int64)
-        rows, columns = list(tiling(height, self._side)), list(tiling(width, self._side))
+        rows, columns = list(tiling(height, side)), list(tiling(width, side))
         left_over = np.zeros((0, width), np.float32)
         for (top, row_weights), below in zip(rows, [*(start for start, _ in rows[1:]), height], strict=True):
             band = np.zeros((len(row_weights), width), np.float32)
             for left, column_weights in columns:
                 window = np.s_[top : top + len(row_weights), left : left + len(column_weights)]
-                maps = self._annotate(picture[window])
-                weights = row_weights[:, None] * column_weights
-                band[:, window[1]] += GREY[maps[0]] * weights
-                likely += [cv2.sumElems(weights * (plane >= LIKELY))[0] for plane in maps[2:]]
+                band[:, window[1]] += GREY[self._annotate(picture[window])[0]] * (row_weights[:, None] * column_weights)
             band[: len(left_over)] += left_over
             mask[top:below] = as_grey(band[: below - top])
-            grey += levels(mask[top:below])
             left_over = band[below - top :]
-        return mask, Counts(grey, likely.round().astype(int), *suspicion(mask, self._bundle.mask_threshold))
+        return mask
 
 
 def open_reader(bundle: Bundle, max_side: int, tiles: bool, backend: str = "auto", precision: str = "auto") -> Reader:

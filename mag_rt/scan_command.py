@@ -109,7 +109,8 @@ Tiles = Annotated[
     bool,
     typer.Option(
         "--tiles",
-        help="Read larger pictures in tiles of that side, at their own resolution.",
+        help="Look at larger pictures a second time, at their own resolution in tiles of that side: finds smaller "
+        "splices and takes several times as long.",
         rich_help_panel=READING,
     ),
 ]

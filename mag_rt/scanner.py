@@ -32,11 +32,12 @@ class Scanner:
 
     `bundle`: folder or zip of the annotator, or the name of one that ships: `edge`, as when None, or `thorough`, which
     reads each picture four ways: it finds more, four times as slowly. `max_side`: pictures with a longer side are
-    shrunk to it, pixels; the bundle's own default when None. `tiles`: larger pictures are read in tiles of that side
-    instead, at their own resolution. `threshold`: the score from which a picture is called spliced; the bundle's own
-    when None. `sampling`: which frames of a video are looked at. `backend` (tensorrt,
-    tensorrt-rtx, openvino, onnxruntime) and `precision` (float32, float16, int8): what runs the network; auto takes the
-    fastest that works here. `isolate`: files are decoded in processes of their own (`mag_rt.isolation`).
+    shrunk to it, pixels; the bundle's own default when None. `tiles`: larger pictures are read a second time, at their
+    own resolution in tiles of that side, and both readings count (`mag_rt.findings.together`). `threshold`: the score
+    from which a picture is called spliced; the bundle's own when None. `sampling`: which frames of a video are looked
+    at. `backend` (tensorrt, tensorrt-rtx, openvino, onnxruntime) and `precision` (float32, float16, int8): what runs
+    the network; auto takes the fastest that works here. `isolate`: files are decoded in processes of their own
+    (`mag_rt.isolation`).
 
     A scanner belongs to one thread at a time; it has threads of its own, and OpenVINO or ONNX Runtime theirs. Use it in
     a `with` statement, or call `close`: then it gives back all that it opened, and using it is a MagrtError.

@@ -18,8 +18,8 @@ from mag_rt.reading import tiling
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A picture of a call. `picture`: what goes up; `size`: of its mask; `placed`: as the network sees it; `plane`: the
-    engine's input that it goes into, `tiled` when it takes several."""
+    """A look at a picture of a call. `picture`: what goes up; `size`: of its mask; `placed`: as the network sees it;
+    `plane`: the engine's input that it goes into, `tiled` when it takes several."""
 
     index: int
     picture: Picture
@@ -53,19 +53,24 @@ class Run:
 class Batching:
     """Which pictures, or tiles of one, go through an engine together.
 
-    Pictures with a side over `max_side` are shrunk to it, or with `tiles` cut into tiles of it; what the engine's
-    profile is too small for is cut into tiles as well. `slot_bytes`: of device memory for a run's pictures and masks;
-    `plane_bytes`: for its input, its maps and the sums of tiles.
+    Pictures with a side over `max_side` are shrunk to it, and with `tiles` looked at a second time in tiles of it; what
+    the engine's profile is too small for is cut into tiles as well. `slot_bytes`: of device memory for a run's pictures
+    and masks; `plane_bytes`: for its input, its maps and the sums of tiles.
     """
 
     def __init__(self, engine: LoadedEngine, max_side: int, tiles: bool, *, slot_bytes: int, plane_bytes: int) -> None:
         self._engine, self._max_side, self._tiles = engine, max_side, tiles
         self._slot_bytes, self._plane_bytes = slot_bytes, plane_bytes
 
-    def task(self, index: int, picture: Picture, size: Size) -> Task:
-        """What is to be done with a picture, the one of this index in the call, for a mask of `size`."""
-        placed = picture.shape[:2] if self._tiles else shrunk(picture.shape[:2], self._max_side)
-        plane = self._engine.plane(placed, self._max_side if self._tiles else None)
+    def tasks(self, index: int, picture: Picture, size: Size) -> list[Task]:
+        """The looks at a picture, the one of this index in the call, for a mask of `size`: whole, and close if any."""
+        own, seen_whole = picture.shape[:2], shrunk(picture.shape[:2], self._max_side)
+        whole = self._task(index, picture, size, seen_whole, self._engine.plane(seen_whole))
+        if not self._tiles or seen_whole == own:
+            return [whole]
+        return [whole, self._task(index, picture, size, own, self._engine.plane(own, self._max_side))]
+
+    def _task(self, index: int, picture: Picture, size: Size, placed: Size, plane: Size) -> Task:
         if placed[0] > plane[0] or placed[1] > plane[1]:  # tiles are cut out by the host, at the size that is read
             return Task(index, shrink(picture, max(placed)), size, placed, plane, tiled=True)
         return Task(index, picture, size, placed, plane, tiled=False)

@@ -16,8 +16,8 @@ page-locked memory and pieces of the arena of the Gpu, which the reader takes ov
 TensorRT's own.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mag_rt.backends.batching import Batching, Run, Tiles
+from mag_rt.backends.batching import Batching, Run, Task, Tiles
 from mag_rt.backends.loaded_engine import LoadedEngine, annotating
 from mag_rt.backends.onnxruntime import OnnxRuntimeBackend
 from mag_rt.bundle import Bundle
@@ -34,7 +34,7 @@ from mag_rt.device_memory import ALIGNMENT, Arena, DeviceArray, DoesNotFitError
 from mag_rt.driver import CudaError
 from mag_rt.engine_cache import EngineCache
 from mag_rt.engines import Size, Spec, UnloadableError, engine_for, load_library
-from mag_rt.findings import Failure, Reading, grey_level, read
+from mag_rt.findings import Failure, Look, Reading, grey_level, read, together
 from mag_rt.layout import STATISTICS, counts
 from mag_rt.pictures import Picture
 from mag_rt.reading import OVERLAP, HostReader
@@ -53,8 +53,8 @@ class TensorRTReader:
     `trt`: the module, tensorrt or tensorrt_rtx. `engine`: as the library serialised it; input `image` N x 3 x H x W and
     output `annotation` N x (2+K) x H x W, each float16 or float32. `precision`: what it computes in, for people. `gpu`:
     taken over; it is closed with the reader, or here when this raises. Pictures with a side over `max_side` are shrunk
-    to it, or with `tiles` read in tiles of it, as a HostReader does; what the engine's profile is too small for is read
-    in tiles as well, and what the arena is too small for is read on the CPU.
+    to it, and with `tiles` read a second time in tiles of it, as a HostReader does; what the engine's profile is too
+    small for is read in tiles as well, and what the arena is too small for is read on the CPU.
 
     Raises EngineError, CudaError, and DoesNotFitError when the arena is too small for a picture of `max_side`.
     """
@@ -93,27 +93,36 @@ class TensorRTReader:
 
         Raises CudaError or EngineError when the GPU or the engine fails; nothing is under way afterwards.
         """
-        results: dict[int, Reading | Failure] = {}
-        tasks = [self._batching.task(i, *each) for i, each in enumerate(zip(pictures, sizes, strict=True))]
-        fitting = [task for task in tasks if self._batching.fits(task)]
+        readings: list[Reading | Failure | None] = [None] * len(pictures)
+        tasks = [self._batching.tasks(i, *each) for i, each in enumerate(zip(pictures, sizes, strict=True))]
+        fitting = [each for each in tasks if all(map(self._batching.fits, each))]
+        looks: dict[Task, Look | Failure] = {}
+        with closing(self._looks([task for each in fitting for task in each])) as found:
+            for task, look in found:
+                looks[task], same = look, tasks[task.index]
+                if all(each in looks for each in same):
+                    readings[task.index] = self._reading(*(looks.pop(each) for each in same))
+        return [
+            reading or self._read_on_cpu(picture, size)
+            for reading, picture, size in zip(readings, pictures, sizes, strict=True)
+        ]
+
+    def _looks(self, tasks: list[Task]) -> Generator[tuple[Task, Look | Failure], None, None]:
+        """What the tasks give, in the order of their runs; the next run is under way as one's are looked at."""
         slots, before = cycle(self._slots), None
         try:
-            for run in self._batching.runs(fitting):
+            for run in self._batching.runs(tasks):
                 slot = next(slots)  # free: its last run was collected in the round before
                 self._queue_upload(slot, run)
                 self._queue_compute(slot, run)
                 if before:
-                    results.update(self._collect(before))
+                    yield from self._collect(before)
                 before = slot
             if before:
-                results.update(self._collect(before))
+                yield from self._collect(before)
         except BaseException:
             self._settle()
             raise
-        for task in tasks:
-            if task not in fitting:
-                results[task.index] = self._read_on_cpu(pictures[task.index], task.size)
-        return [results[task.index] for task in tasks]
 
     def _let_go(self) -> None:
         """Streams and events end with their last owner, which has to be the Gpu: it has their context."""
@@ -181,8 +190,8 @@ class TensorRTReader:
             self._gpu.zero(weight, stream)
         return total, weight
 
-    def _collect(self, slot: "_Slot") -> Iterator[tuple[int, Reading | Failure]]:
-        """Queue the download on the copy stream, from `computed` to `downloaded`, wait for it, and read."""
+    def _collect(self, slot: "_Slot") -> Iterator[tuple[Task, Look | Failure]]:
+        """Queue the download on the copy stream, from `computed` to `downloaded`, wait for it, and take what came."""
         gpu, stream, finishes = self._gpu, self._copy, slot.run.finishes
         self._wait(stream, slot.computed)
         if finishes:
@@ -194,15 +203,23 @@ class TensorRTReader:
             slot.downloaded.synchronize()
         if finishes:
             for task, mask, record in zip(finishes, slot.masks.pictures, slot.fetched, strict=False):
-                yield task.index, self._reading(slot.rows(mask)[:, : mask.shape[1]], record)
+                yield task, self._look(slot.rows(mask)[:, : mask.shape[1]], record)
 
-    def _reading(self, mask: NDArray[np.uint8], record: np.void) -> Reading | Failure:
+    def _look(self, mask: NDArray[np.uint8], record: np.void) -> Look | Failure:
         if lost := int(record["nan"]) + int(record["infinite"]):
             why = ": FP16 overflow; `--precision float32` has the range" if self.precision == "float16" else ""
             return Failure("overflow", f"{lost} values of the engine's annotation are NaN or infinite{why}")
-        classes = self._bundle.classes
         # A copy: the slot's memory is the next run's.
-        return read(mask.copy(), counts(record, len(classes)), self._bundle.mask_threshold, classes)
+        return mask.copy(), counts(record, len(self._bundle.classes))
+
+    def _reading(self, whole: Look | Failure, close: Look | Failure | None = None) -> Reading | Failure:
+        """Of a picture's one look, or of two."""
+        if isinstance(whole, Failure):
+            return whole
+        if isinstance(close, Failure):
+            return close
+        threshold = self._bundle.mask_threshold
+        return read(together(whole, close[0], threshold) if close else whole, threshold, self._bundle.classes)
 
     def _share_out(self) -> tuple[list["_Slot"], Arena]:
         """Both slots, and the arena of the planes. Raises DoesNotFitError when there is no room to work in."""

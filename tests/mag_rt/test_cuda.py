@@ -376,7 +376,7 @@ def finding_by_kernels(board: Board, model: Bundle, picture: Picture, dtype: DTy
     )
     (record,) = board.get(statistics)
     counted = counts(record, len(model.classes))
-    reading = read(board.get(mask), counted, model.mask_threshold, model.classes)
+    reading = read((board.get(mask), counted), model.mask_threshold, model.classes)
     value = score(reading.evidence, reading.pixels, model.calibration)
     return Finding(
         None,

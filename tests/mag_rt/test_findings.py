@@ -22,6 +22,7 @@ from mag_rt.findings import (
     read,
     regions,
     score,
+    together,
     verdict,
 )
 from mag_rt.pictures import as_grey
@@ -152,13 +153,36 @@ def test_a_reading_says_what_the_maps_hold() -> None:
     mask = maps[0]
     counts = count(maps, mask, 0.5)
     assert counts.suspicious == 900 and counts.box == (20, 10, 30, 30)
-    reading = read(mask, counts, 0.5, CLASS_NAMES)
+    reading = read((mask, counts), 0.5, CLASS_NAMES)
     assert reading.evidence == evidence(levels(maps[0]))
     assert [region.bbox for region in reading.regions] == [(20, 10, 30, 30)]
     assert [(seen.name, seen.area_fraction) for seen in reading.objects] == [("cat", 0.25)]
     assert reading.mask is mask
     larger = np.repeat(np.repeat(mask, 2, 0), 2, 1)  # of a picture that was shrunk for the network
-    assert read(larger, count(maps, larger, 0.5), 0.5, CLASS_NAMES).objects == reading.objects
+    assert read((larger, count(maps, larger, 0.5)), 0.5, CLASS_NAMES).objects == reading.objects
+
+
+def test_two_looks_that_agree_say_what_one_says() -> None:
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    counts = Counts(np.bincount(ramp.ravel(), minlength=256), np.arange(10), 128, (0, 8, 16, 8))
+    both, counted = together((ramp, counts), ramp, 0.5)
+    assert np.array_equal(both, ramp) and counted == counts
+
+
+def test_of_two_looks_the_surer_one_counts_more() -> None:
+    one, other = np.meshgrid(np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8))
+    counts = Counts(np.arange(256), np.arange(10), 0, (0, 0, 0, 0))
+    both, counted = together((one, counts), other, 0.5)
+    odds = np.log((one / 255 + 0.02) / (1.02 - one / 255)) + np.log((other / 255 + 0.02) / (1.02 - other / 255))
+    clear = np.abs(odds) > 1e-6
+    assert np.array_equal((both >= 128)[clear], (odds > 0)[clear])
+    assert np.array_equal(both, together((other, counts), one, 0.5)[0])
+    steps = np.diff(both.astype(int), axis=0)
+    assert steps.min() >= 0 and steps.max() <= 7  # rounded another way in one look, it is not another mask
+    assert both[128, 255] > 200 > (128 + 255) / 2  # undecided and sure: nearly sure
+    assert counted.suspicious == (both >= 128).sum() and counted.box == (0, 0, 256, 256)
+    # The score and the objects are those of the whole picture.
+    assert counted.levels is counts.levels and counted.likely is counts.likely
 
 
 def test_where_little_is_suspicious_no_region_is_looked_for() -> None:
@@ -166,10 +190,10 @@ def test_where_little_is_suspicious_no_region_is_looked_for() -> None:
     mask[5, :4] = 255  # under SMALLEST_REGION
     nothing = np.zeros(len(CLASS_NAMES), int)
     flat = np.bincount(mask.ravel(), minlength=256)
-    assert read(mask, Counts(flat, nothing, 4, (0, 5, 4, 1)), 0.5, CLASS_NAMES).regions == []
+    assert read((mask, Counts(flat, nothing, 4, (0, 5, 4, 1))), 0.5, CLASS_NAMES).regions == []
     mask[5, 4] = 255
-    assert len(read(mask, Counts(flat, nothing, 5, (0, 5, 5, 1)), 0.5, CLASS_NAMES).regions) == 1
-    assert read(mask * 0, Counts(flat, nothing, 0, (0, 0, 0, 0)), 0.5, CLASS_NAMES).regions == []
+    assert len(read((mask, Counts(flat, nothing, 5, (0, 5, 5, 1))), 0.5, CLASS_NAMES).regions) == 1
+    assert read((mask * 0, Counts(flat, nothing, 0, (0, 0, 0, 0))), 0.5, CLASS_NAMES).regions == []
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.31, 0.5, 77 / 255, 1.0, 1.1])

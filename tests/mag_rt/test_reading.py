@@ -1,4 +1,4 @@
-"""Large pictures in tiles: every pixel is read, and no seam shows. What reads is the best here, and says why."""
+"""Large pictures, whole and in tiles: every pixel is read, no seam shows. What reads is the best here, and says why."""
 
 import sys
 from collections.abc import Callable, Set
@@ -13,7 +13,7 @@ from mag_rt.backends.choice import Choice
 from mag_rt.bundle import Bundle
 from mag_rt.driver import CudaError
 from mag_rt.errors import BackendError, BundleError
-from mag_rt.findings import Failure, Reading, evidence
+from mag_rt.findings import Failure, Reading
 from mag_rt.pictures import as_grey
 from mag_rt.reading import HostReader, open_reader, tiling
 
@@ -68,9 +68,16 @@ class Patterned:
     def close(self) -> None: ...
 
 
-def read(backend: Patterned, bundle: Bundle, picture: np.ndarray, side: int = 256) -> Reading:
-    (reading,) = HostReader(backend, bundle, side, True, 1)([picture], [picture.shape[:2]])
+def read(backend: Patterned, bundle: Bundle, picture: np.ndarray, side: int = 256, tiles: bool = True) -> Reading:
+    (reading,) = HostReader(backend, bundle, side, tiles, 1)([picture], [picture.shape[:2]])
+    assert isinstance(reading, Reading)
     return reading
+
+
+def together(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """What two masks say: the mean of their log-odds, grey levels of which 2% are doubted."""
+    odds = sum(np.log((level / 255 + 0.02) / (1.02 - level / 255)) for level in (one, other)) / 2
+    return 255 * (1.02 * np.exp(odds) - 0.02) / (1 + np.exp(odds))
 
 
 @pytest.mark.parametrize("length", [1, 31, 256, 257, 300, 447, 448, 449, 700, 1023, 5000])
@@ -95,21 +102,24 @@ def test_tiles_begin_where_jpeg_blocks_do_and_share_what_they_need(length: int, 
 @pytest.mark.parametrize("shape", [(700, 900), (257, 256), (256, 1000), (1000, 40), (300, 300)])
 def test_what_is_read_in_tiles_is_what_is_there(red_bundle: Bundle, shape: tuple[int, int]) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    whole = read(Patterned(), red_bundle, picture, tiles=False)
     backend = Patterned()
     reading = read(backend, red_bundle, picture)
-    assert np.abs(reading.mask.astype(int) - picture[..., 2]).max() <= 1
-    assert reading.evidence == evidence(np.bincount(reading.mask.ravel(), minlength=256))
-    (dogs,) = reading.objects
-    assert dogs.area_fraction == pytest.approx((picture[..., 1] > 127).mean(), abs=1e-4)
+    assert np.abs(reading.mask - together(whole.mask, picture[..., 2])).max() <= 8  # of a grey level in either look
+    assert np.abs(reading.mask - together(whole.mask, picture[..., 2])).mean() <= 0.5
+    assert (reading.evidence, reading.pixels, reading.objects) == (whole.evidence, whole.pixels, whole.objects)
     assert {side % 32 for shape in backend.shapes for side in shape[2:]} == {0}
     assert max(max(shape[2:]) for shape in backend.shapes) <= 256
 
 
 def test_seams_do_not_show_where_a_tile_errs_at_its_border(red_bundle: Bundle) -> None:
-    """The outer 16 pixels of a tile count for nothing where a neighbour sees further."""
+    """The outer 16 pixels of a tile count for nothing where a neighbour sees further.
+
+    Those of the whole picture, which is shrunk for the first look, are 25 of its own.
+    """
     picture = np.zeros((800, 800, 3), np.uint8)
     reading = read(Patterned(frame=16), red_bundle, picture, side=512)
-    assert not reading.mask[16:-16, 16:-16].any() and reading.mask[:16].all()
+    assert not reading.mask[27:-27, 27:-27].any() and (reading.mask[:16] == 255).all()
 
 
 @pytest.mark.parametrize(("side", "largest"), [(250, 224), (20, 32)])
@@ -119,8 +129,10 @@ def test_tiles_are_as_the_network_takes_them_and_nothing_is_made_up_between_them
     picture = np.random.default_rng(0).integers(0, 256, (448, 448, 3), dtype=np.uint8)
     backend = Patterned()
     reading = read(backend, red_bundle, picture, side)
-    assert np.abs(reading.mask.astype(int) - picture[..., 2]).max() <= 1
-    assert {shape[2:] for shape in backend.shapes} == {(largest, largest)}
+    whole = read(Patterned(), red_bundle, picture, side, tiles=False)
+    assert np.abs(reading.mask - together(whole.mask, picture[..., 2])).max() <= 8
+    first, *tiles = (shape[2:] for shape in backend.shapes)
+    assert first == (-(-side // 32) * 32,) * 2 and set(tiles) == {(largest, largest)}
 
 
 def test_a_small_picture_needs_no_tiles(red_bundle: Bundle) -> None:

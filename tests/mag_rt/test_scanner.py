@@ -87,12 +87,14 @@ def test_max_side_can_be_chosen(red_model: Path) -> None:
     assert probability is not None and probability[301:310, 401:410].min() > 0.99
 
 
-def test_tiles_keep_a_large_picture_at_its_own_resolution(red_model: Path) -> None:
-    picture = grey_with_red_box(600, 1000, (401, 301, 40, 30))
+def test_tiles_find_what_shrinking_wipes_out_and_where_it_is_to_the_pixel(red_model: Path) -> None:
+    line = grey_with_red_box(600, 1000, (401, 0, 1, 600))  # a quarter as red when it is shrunk
+    with Scanner(red_model) as scanner:
+        assert scanner.scan_image(line).regions == []
     with Scanner(red_model, tiles=True) as scanner:
-        finding = scanner.scan_image(picture)
-    assert np.array_equal(finding.mask, picture[..., 2])
-    assert [region.bbox for region in finding.regions] == [(401, 301, 40, 30)]
+        assert [region.bbox for region in scanner.scan_image(line).regions] == [(401, 0, 1, 600)]
+        box = scanner.scan_image(grey_with_red_box(600, 1000, (401, 301, 40, 30)))
+    assert [region.bbox for region in box.regions] == [(401, 301, 40, 30)]
 
 
 def test_a_large_jpeg_is_decoded_smaller_and_everything_is_said_of_its_own_size(

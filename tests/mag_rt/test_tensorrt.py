@@ -330,7 +330,7 @@ def test_tiles_at_the_pictures_own_resolution(maker: Maker) -> None:
     reader = maker.reader(max_side=64, tiles=True)
     found = reader(pictures, own_sizes(pictures))
     reader.close()
-    check_alike(found, on_cpu(maker.bundle, pictures, own_sizes(pictures), max_side=64, tiles=True), 1)
+    check_alike(found, on_cpu(maker.bundle, pictures, own_sizes(pictures), max_side=64, tiles=True), 2)
 
 
 def test_a_batch_that_the_engine_asks_for_is_filled_up(maker: Maker) -> None:
@@ -422,13 +422,19 @@ def test_infinity_is_an_overflow(maker: Maker) -> None:
     assert isinstance(first, Failure) and "3000 values" in first.message and isinstance(last, Reading)
 
 
-def test_an_overflow_in_a_tile_is_found(maker: Maker) -> None:
+@pytest.mark.parametrize("close", [False, True])
+def test_an_overflow_in_a_tile_is_found(maker: Maker, close: bool) -> None:
+    """Also where the first look, at the whole picture shrunk, has none."""
     picture = np.full((150, 150, 3), 255, np.uint8)
     picture[130, 130] = 0
-    reader = maker.reader(replace(TILE, precision="float16"), network(np.float16, root=True))
-    (failure,) = reader([picture], [(150, 150)])
+    spec, side = (DYNAMIC, 64) if close else (TILE, MAX_SIDE)
+    reader = maker.reader(
+        replace(spec, precision="float16"), network(np.float16, root=True), max_side=side, tiles=close
+    )
+    failure, well = reader([picture, np.full_like(picture, 255)], [(150, 150)] * 2)
     reader.close()
     assert isinstance(failure, Failure) and failure.message.startswith("1 values")
+    assert isinstance(well, Reading)
 
 
 @pytest.mark.parametrize("turn", [0, 1, 2])
