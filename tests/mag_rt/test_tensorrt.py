@@ -178,6 +178,7 @@ def check_alike(found: list[Reading | Failure], expected: list[Reading], levels:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert isinstance(one, Reading), one
+        assert one.pixels == other.pixels
         assert one.mask.shape == other.mask.shape and one.mask.dtype == np.uint8
         assert np.abs(one.mask.astype(int) - other.mask).max() <= levels
         assert one.evidence == pytest.approx(other.evidence, abs=0.03 * levels)
