@@ -29,6 +29,8 @@ LIKELY = 128
 """The lowest grey level of a probability of 1/2 or more."""
 DOUBT = 0.02
 """What `together` allows for in a probability of 0 or 1: a grey level more or less moves it by a few at most."""
+_BAND = 64
+"""Rows of two masks that it looks up at once: they stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -214,10 +216,6 @@ def together(whole: Look, close: NDArray[np.uint8], threshold: float) -> Look:
         np.take(table, mask[band].astype(np.uint16) * 256 + close[band], out=both[band])
     suspicious, box = suspicion(both, threshold)
     return both, replace(counts, suspicious=suspicious, box=box)
-
-
-_BAND = 64
-"""Rows that are looked up at once: they stay in the cache."""
 
 
 @cache

@@ -164,7 +164,7 @@ def _compared(run: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": f"{model['annotator']} {model['sha256'][:12]}",
         "threshold of masks": model.get("mask_threshold"),
-        "calibration": ", ".join(f"{name} {value}" for name, value in model.get("calibration", {}).items()),
+        **{f"calibration ({name})": value for name, value in model.get("calibration", {}).items()},
         "backend": run["backend"]["name"],
         "precision": run["backend"]["precision"],
         **options,
