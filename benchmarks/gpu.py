@@ -1,6 +1,7 @@
 """How fast the TensorRT backend reads pictures on this machine's GPU, and what overlaps.
 
     python benchmarks/gpu.py [--rtx] [--precision float16] [--pictures 256]
+    PYTHONPATH=. python benchmarks/gpu.py --stand-in    # a GPU without TensorRT: the network by PyTorch
 
 For photos of several sizes, as they come out of the decoder, it prints
 
@@ -9,7 +10,9 @@ For photos of several sizes, as they come out of the decoder, it prints
   overlapping over it;
 - copies: the bytes that go up and come down in a second, and their share of what one copy after the other reaches.
 
-What the engine does alone, `trtexec --loadEngine` tells; docs/deployment.md says where the engine lies.
+What the engine does alone, `trtexec --loadEngine` tells; docs/deployment.md says where the engine lies. With
+`--stand-in` the network's part in this is PyTorch's, and how that agrees with the float32 network is printed first;
+uploads, kernels, downloads and their order are those of every scan on a GPU.
 """
 
 import argparse
@@ -22,10 +25,13 @@ from typing import Any
 import numpy as np
 
 from mag_rt import bundle as bundles
-from mag_rt.backends.tensorrt import TensorRTReader, open_tensorrt
+from mag_rt.backends.loaded_engine import annotating
+from mag_rt.backends.tensorrt import ARENA_BYTES, TensorRTReader, open_tensorrt
+from mag_rt.bundle import Bundle
 from mag_rt.cuda import Gpu
+from mag_rt.engines import Spec, checked_bytes, checked_shape
 from mag_rt.errors import MagrtError
-from mag_rt.parity import check_pictures
+from mag_rt.parity import check_pictures, gate
 from mag_rt.pictures import Picture
 
 SIZES = [(384, 256), (768, 1024), (1500, 2000)]
@@ -68,11 +74,27 @@ def bus(gpu: Gpu) -> float:
     return 2 * COPY / seconds(work)
 
 
-def measure(precision: str, rtx: bool, number: int) -> None:
+def stand_in(bundle: Bundle, precision: str) -> TensorRTReader:
+    """A reader whose engine is run by PyTorch, after the gate that an engine of TensorRT has to pass."""
+    from tests.tensorrt_double import on_gpu, serialise
+
+    trt, spec = on_gpu.library(), Spec.default(bundle, precision)
+    shapes = [(count, 3, *size) for count, size in zip(spec.batch, spec.sizes, strict=True)]
+    engine = serialise(bundle.network_in(precision), {"image": shapes})
+    with Gpu(checked_bytes(spec, bundle)) as gpu, annotating(trt, engine, bundle, gpu) as annotate:
+        print(f"{precision} by PyTorch: {gate(annotate, bundle, precision, *checked_shape(spec, bundle.multiple))}")
+    gpu, side = Gpu(ARENA_BYTES), bundle.max_side
+    return TensorRTReader(trt, engine, bundle, gpu, precision=precision, max_side=side, tiles=False)
+
+
+def measure(precision: str, rtx: bool, number: int, with_stand_in: bool) -> None:
     bundle = bundles.load(bundles.bundled())
     with Gpu(2 * COPY) as gpu:
         name, peak = gpu.name, bus(gpu)
-    reader = open_tensorrt(bundle, bundle.max_side, tiles=False, precision=precision, rtx=rtx)
+    if with_stand_in:
+        reader = stand_in(bundle, precision)
+    else:
+        reader = open_tensorrt(bundle, bundle.max_side, tiles=False, precision=precision, rtx=rtx)
     try:
         run = reader.batch // 2
         print(
@@ -92,11 +114,12 @@ def measure(precision: str, rtx: bool, number: int) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rtx", action="store_true", help="TensorRT-RTX instead of TensorRT")
+    arguments.add_argument("--stand-in", action="store_true", help="PyTorch instead of TensorRT")
     arguments.add_argument("--precision", default="float16", choices=("float16", "float32", "int8"))
     arguments.add_argument("--pictures", type=int, default=256, help="in a call (256)")
     options = arguments.parse_args()
     try:
-        measure(options.precision, options.rtx, options.pictures)
+        measure(options.precision, options.rtx, options.pictures, options.stand_in)
     except MagrtError as error:
         sys.exit(f"nothing measured: {error}")
 

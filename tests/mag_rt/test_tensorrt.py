@@ -1,6 +1,7 @@
 """What a scan may rely on from the TensorRT backend, on any machine: TensorRT's double runs on the CUDA host.
 
-With `pytest -m gpu` on a machine with a GPU the same tests run on it, with the TensorRT that is installed there.
+With `pytest -m gpu` on a machine with a GPU the same tests run on it, with the TensorRT that is installed there; where
+none is, with the double, which PyTorch runs on the GPU.
 """
 
 import functools
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import DTypeLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -41,6 +43,7 @@ from tests.conftest import grey_with_red_box
 from tests.kernels.fixtures import cuda as cuda
 from tests.kernels.fixtures import open_gpu as open_gpu
 from tests.tensorrt_contract import RUNNING, lacking
+from tests.tensorrt_double import on_gpu
 
 EXAMPLES = Path(__file__).parents[2] / "examples/photos"
 ARENA = 64 << 20
@@ -89,7 +92,7 @@ class Maker:
     real: bool
 
     def engine(self, model: bytes, spec: Spec) -> bytes:
-        if self.real:
+        if hasattr(self.trt, "Builder"):
             return engines.build(self.trt, model, spec).engine
         shapes = [(count, 3, *size) for count, size in zip(spec.batch, spec.sizes, strict=True)]
         return double.serialise(model, {"image": shapes})
@@ -129,15 +132,23 @@ def bundle(red_bundle: Bundle) -> Bundle:
     return replace(red_bundle, networks={"float32": network()})
 
 
+def _library_on_a_gpu() -> Any:
+    try:
+        return engines.load_library(rtx=False)
+    except EngineError as error:
+        missing = error
+    try:
+        return on_gpu.library()
+    except CudaError as error:
+        pytest.skip(f"{missing}; {error}")
+
+
 @pytest.fixture
 def maker(open_gpu: Callable[..., Gpu], bundle: Bundle, request: pytest.FixtureRequest) -> Iterator[Maker]:
     """Fails when a rule of TensorRT is broken or something is not given back."""
     if "device" in request.node.callspec.id:
-        try:
-            trt = engines.load_library(rtx=False)
-        except EngineError as error:
-            pytest.skip(str(error))
-        yield Maker(trt, open_gpu, bundle, real=True)
+        yield Maker(_library_on_a_gpu(), open_gpu, bundle, real=True)
+        assert not double.broken_rules
         return
     yield Maker(double.library(), open_gpu, bundle, real=False)
     assert not double.broken_rules
@@ -209,6 +220,15 @@ MIXED = [
 
 def test_the_double_has_what_the_bindings_have() -> None:
     assert not lacking(double.library(), RUNNING)
+
+
+@pytest.mark.parametrize("model", ["edge", "thorough"])
+def test_pytorch_computes_in_the_double_what_onnx_runtime_does(model: str) -> None:
+    shipped = bundles.load(bundles.located(Path(model)))
+    image = np.random.default_rng(1).uniform(-1, 1, (2, 3, 64, 96)).astype(np.float32)
+    found = on_gpu.Network(shipped.network, "cpu")({"image": torch.from_numpy(image)})
+    expected = OnnxRuntimeBackend(shipped).probabilities(image)
+    assert np.abs(found["annotation"].numpy() - expected).max() < 1e-4
 
 
 @SEEDS

@@ -155,6 +155,7 @@ class Logger(ILogger):
 
 class Runtime:
     version: ClassVar[str] = ""
+    engine: "ClassVar[type[ICudaEngine]]"
 
     def __init__(self, logger: ILogger) -> None:
         if not isinstance(logger, ILogger) or not getattr(logger, "made", False):
@@ -173,10 +174,12 @@ class Runtime:
             mine, its = self.version, facts["version"]
             self._logger.log(Severity.ERROR, f"The engine is of version {its}, this library of {mine}")
             return None
-        return ICudaEngine(self._logger, network, facts["profiles"])
+        return self.engine(self._logger, network, facts["profiles"])
 
 
 class ICudaEngine:
+    context: "ClassVar[type[IExecutionContext]]"
+
     def __init__(self, logger: ILogger, network: bytes, profiles: list[dict[str, Any]]) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -213,17 +216,20 @@ class ICudaEngine:
         """The shape of each output when the inputs have these."""
         key = tuple(sorted(shapes.items()))
         if key not in self._results:
-            zeros = {name: np.zeros(shape, TYPES[self.tensors[name].type][1]) for name, shape in shapes.items()}
-            maps = self.session.run(list(self.outputs), zeros)
-            self._results[key] = {name: values.shape for name, values in zip(self.outputs, maps, strict=True)}
+            self._results[key] = {name: tuple(values.shape) for name, values in self.of_zeros(shapes).items()}
         return self._results[key]
+
+    def of_zeros(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+        """What the network makes of inputs of these shapes that hold nothing."""
+        zeros = {name: np.zeros(shape, TYPES[self.tensors[name].type][1]) for name, shape in shapes.items()}
+        return dict(zip(self.outputs, self.session.run(list(self.outputs), zeros), strict=True))
 
     def create_execution_context(self) -> "IExecutionContext | None":
         memory = ctypes.c_uint64()
         if _cuda().cuMemAlloc_v2(ctypes.byref(memory), ctypes.c_size_t(4096)):
             self.logger.log(Severity.ERROR, "createExecutionContext: Error Code 2: OutOfMemory")
             return None
-        return IExecutionContext(self, memory.value)
+        return self.context(self, memory.value)
 
 
 class IExecutionContext:
@@ -297,10 +303,13 @@ class IExecutionContext:
             if not _on_device(address, prod(shape) * dtype.itemsize):
                 return self._refuse(f"enqueueV3: 0x{address:x} has no room for {shape} of {dtype}")
         self.runs.append(run)
+        self._enqueue(run, stream_handle)
+        return True
+
+    def _enqueue(self, run: "Run", stream_handle: int) -> None:
         # Twice, so that whoever reads too early or writes too early has its chance in between.
         self._queued = [ticket for ticket in self._queued if ticket in _work]
         self._queued += [_queue(stream_handle, run.begin), _queue(stream_handle, run.end)]
-        return True
 
     def _refuse(self, why: str) -> bool:
         self.engine.logger.log(Severity.ERROR, f"IExecutionContext::{why}")
@@ -335,6 +344,9 @@ class Run:
             maps = self.engine.session.run(names, {name: image.copy() for name, image in images.items()})
         for name, values in zip(names, maps, strict=True):
             _memory(self.addresses[name], self.results[name], self.dtype(name))[...] = values
+
+
+Runtime.engine, ICudaEngine.context = ICudaEngine, IExecutionContext
 
 
 def library(name: str = "tensorrt", version: str = "10.3.0") -> Any:
