@@ -3,6 +3,7 @@
 And `thorough`, which is `edge` read four ways.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 
 import torch
@@ -52,6 +53,14 @@ class PaperAnnotator(Annotator):
         return self._annotation(torch.sigmoid(2 * self.body(image).float()))
 
 
+def _no_tf32(image: Tensor) -> AbstractContextManager[None]:
+    """Convolutions of float32 in float32: what PyTorch lets a GPU take for it, TF32, has the ten bits of float16."""
+    if not image.is_cuda:
+        return nullcontext()
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled=True, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
+
+
 class NoiseViews(nn.Module):
     """The picture beside its noise residuals, both unshuffled by 2, as one convolution.
 
@@ -75,7 +84,7 @@ class NoiseViews(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         # In float32 whatever the precision of the run: half a grey level, the bfloat16 step near 1, is the signal here.
-        with torch.autocast(image.device.type, enabled=False):
+        with torch.autocast(image.device.type, enabled=False), _no_tf32(image):
             padded = functional.pad(image, (self.REACH + 2,) * 4, mode="reflect")
             channels_last = padded.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
             return functional.conv2d(channels_last, self.strided(), stride=2)

@@ -83,6 +83,18 @@ def test_noise_views_are_the_picture_and_its_residuals_unshuffled() -> None:
     torch.testing.assert_close(noise(image), expected)  # and a ring around, two mirrored pixels wide
 
 
+@pytest.mark.gpu
+def test_noise_views_are_the_same_on_a_gpu() -> None:
+    """Where PyTorch takes ten bits for float32 unless it is told not to."""
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch has no GPU here")
+    noise, image = NoiseViews(), torch.rand(2, 3, 64, 96) * 2 - 1
+    expected = noise(image)
+    with torch.autocast("cuda", torch.bfloat16):
+        found = noise.cuda()(image.cuda())
+    torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_noise_residuals_do_not_see_flat_areas_or_brightness() -> None:
     noise = NoiseViews()
     image = torch.rand(1, 3, 16, 16) * 0.5
