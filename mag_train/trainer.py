@@ -5,6 +5,7 @@ import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,11 @@ class Run:
             self.save("best.pt")
         self.save("last.pt")
 
+    @cached_property
+    def held_out_splices(self) -> list[RawPictures]:
+        """What `validate` looks at: made once, for on a GPU it takes longer to make them than to look at them."""
+        return [self.validation[index][0] for index in range(VALIDATION_BATCHES)]
+
     @torch.no_grad()
     def validate(self) -> float:
         """Mean AP of the averaged annotator over splices of the held-out photos, always the same ones.
@@ -259,8 +265,7 @@ class Run:
         """
         self.average.eval()
         scores = []
-        for index in range(VALIDATION_BATCHES):
-            raw, _ = self.validation[index]
+        for raw in self.held_out_splices:
             self._report_unreadable(raw)
             masks = self.average(pictures(raw, self.fabric.device).image)[:, 0].cpu().numpy()
             if not np.isfinite(masks).all():
