@@ -85,6 +85,9 @@ def tiles(gpu: Gpu, stream: Any, batch: int) -> Callable[[], None]:
 
 def normalise(gpu: Gpu, stream: Any, batch: int) -> Callable[[], None]:
     total, weight = large_map(gpu, batch)
+    ones = gpu.pinned(weight.shape, np.float32)
+    ones[:] = 1  # where there is no weight, nothing is read or written
+    gpu.upload(ones, weight, stream)
     return lambda: gpu.normalise_tiles(total=total, weight=weight, stream=stream)
 
 

@@ -1,6 +1,7 @@
 // Eq. 1, out = alpha * colour + (1 - alpha) * image: the retoucher's compositing, heat overlays, overlapping tiles.
 #include "layout.cuh"
 #include "pack.cuh"
+#include "reduce.cuh"
 
 namespace mag {
 
@@ -55,26 +56,50 @@ __device__ __forceinline__ float tile_weight(int x, int y, int width, int height
     return static_cast<float>(across * down) / static_cast<float>(ramp * ramp);
 }
 
+// Which of up to 256 tiles, beginning at `first`, lie over this block's part of the large map: one bit for each of
+// them. All threads of the block must call it, and all have left `over` alone since.
+__device__ __forceinline__ void look_for_tiles(const Corner* corners, int first, int count, int tile_width,
+                                               int tile_height, unsigned (&over)[256 / WARP]) {
+    const int n = first + threadIdx.y * WARP + threadIdx.x;
+    const int left = blockIdx.x * blockDim.x, top = blockIdx.y * blockDim.y;
+    bool is_over = false;
+    if (n < count) {
+        const Corner corner = corners[n];
+        is_over = corner.left < left + static_cast<int>(blockDim.x) && corner.left + tile_width > left &&
+                  corner.top < top + static_cast<int>(blockDim.y) && corner.top + tile_height > top;
+    }
+    const unsigned found = __ballot_sync(ALL_LANES, is_over);
+    if (threadIdx.x == 0) over[threadIdx.y] = found;
+    __syncthreads();
+}
+
 // Adds the tiles to the large map. Each thread gathers for one pixel of one channel, in the order of the tiles: no
 // two threads write the same place, and the result does not depend on how blocks are scheduled.
 template <typename T>
 __device__ __forceinline__ void accumulate_tiles(const T* tiles, const Corner* corners, int count, int tile_width,
                                                  int tile_height, int ramp, float* total, float* weight, int width,
                                                  int height) {
+    __shared__ unsigned over[256 / WARP];
     const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
-    if (x >= width || y >= height) return;
     const int channel = blockIdx.z, channels = gridDim.z;
     const size_t tile_plane = static_cast<size_t>(tile_width) * tile_height;
     float sum = 0.0f, weights = 0.0f;
-    for (int n = 0; n < count; ++n) {
-        const int inside_x = x - corners[n].left, inside_y = y - corners[n].top;
-        if (inside_x < 0 || inside_y < 0 || inside_x >= tile_width || inside_y >= tile_height) continue;
-        const T* plane = tiles + (static_cast<size_t>(n) * channels + channel) * tile_plane;
-        const float share = tile_weight(inside_x, inside_y, tile_width, tile_height, ramp);
-        sum += share * to_float(plane[static_cast<size_t>(inside_y) * tile_width + inside_x]);
-        weights += share;
+    for (int first = 0; first < count; first += 256) {
+        if (first != 0) __syncthreads();
+        look_for_tiles(corners, first, count, tile_width, tile_height, over);
+        for (int word = 0; word < 256 / WARP; ++word) {
+            for (unsigned left = over[word]; left != 0; left &= left - 1) {
+                const int n = first + word * WARP + __ffs(left) - 1;
+                const int inside_x = x - corners[n].left, inside_y = y - corners[n].top;
+                if (inside_x < 0 || inside_y < 0 || inside_x >= tile_width || inside_y >= tile_height) continue;
+                const T* plane = tiles + (static_cast<size_t>(n) * channels + channel) * tile_plane;
+                const float share = tile_weight(inside_x, inside_y, tile_width, tile_height, ramp);
+                sum += share * to_float(plane[static_cast<size_t>(inside_y) * tile_width + inside_x]);
+                weights += share;
+            }
+        }
     }
-    if (weights == 0.0f) return;
+    if (weights == 0.0f || x >= width || y >= height) return;
     const size_t at = static_cast<size_t>(y) * width + x;
     total[static_cast<size_t>(channel) * width * height + at] += sum;
     if (channel == 0) weight[at] += weights;

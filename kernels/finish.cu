@@ -87,6 +87,14 @@ __device__ __forceinline__ Found write_mask(const T* plane, int stride, const Pl
     const int x = COLUMNS_OF_THREAD * (blockIdx.x * blockDim.x + threadIdx.x);
     if (x >= mask.width) return found;
     const int count = min(COLUMNS_OF_THREAD, mask.width - x);
+    // Once for all rows: their divisions take longer than everything else that is done for a pixel.
+    int low[COLUMNS_OF_THREAD], high[COLUMNS_OF_THREAD];
+    float share[COLUMNS_OF_THREAD];
+#pragma unroll
+    for (int i = 0; i < COLUMNS_OF_THREAD; ++i) {
+        const Between columns(min(x + i, mask.width - 1), mask.width, mask.placed_width);
+        low[i] = columns.low, high[i] = columns.high, share[i] = columns.share;
+    }
     for (int k = 0; k < ROWS_OF_THREAD; ++k) {
         const int y = (ROWS_OF_THREAD * blockIdx.y + k) * blockDim.y + threadIdx.y;
         if (y >= mask.height) break;
@@ -97,10 +105,9 @@ __device__ __forceinline__ Found write_mask(const T* plane, int stride, const Pl
 #pragma unroll
         for (int i = 0; i < COLUMNS_OF_THREAD; ++i) {
             if (i >= count) break;
-            const Between columns(x + i, mask.width, mask.placed_width);
             const auto along = [&](const T* row) {
-                return probability(to_float(row[columns.low])) * (1.0f - columns.share) +
-                       probability(to_float(row[columns.high])) * columns.share;
+                return probability(to_float(row[low[i]])) * (1.0f - share[i]) +
+                       probability(to_float(row[high[i]])) * share[i];
             };
             levels.at[i] = grey(along(upper) * (1.0f - rows.share) + along(lower) * rows.share);
             if (levels.at[i] >= threshold) found.add(x + i, y);

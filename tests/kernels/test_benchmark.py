@@ -11,7 +11,7 @@ from mag_rt.cuda import Gpu
 
 
 @pytest.fixture
-def benchmark() -> ModuleType:
+def script() -> ModuleType:
     path = Path(__file__).parents[2] / "benchmarks/kernels.py"
     spec = importlib.util.spec_from_file_location("benchmark_of_kernels", path)
     module = importlib.util.module_from_spec(spec)
@@ -21,18 +21,18 @@ def benchmark() -> ModuleType:
 
 def test_times_every_launch(
     open_gpu: Callable[..., Gpu],
-    benchmark: ModuleType,
+    script: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     small = {"SIDE": 32, "PHOTO": (30, 40), "SHRUNK": (24, 32), "TILE": 16, "OVERLAP": 2, "ARENA": 4 << 20}
     once = {"WARM_UP": 1, "LAUNCHES": 1, "ROUNDS": 1}
     for name, value in {**small, **once}.items():
-        monkeypatch.setattr(benchmark, name, value)
-    benchmark.measure(2)
-    assert capsys.readouterr().out.count("µs/picture") == len(benchmark.cases())
+        monkeypatch.setattr(script, name, value)
+    script.measure(2)
+    assert capsys.readouterr().out.count("µs/picture") == len(script.cases())
 
 
-def test_the_readme_has_the_derived_bounds(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    benchmark.roofline()
+def test_the_readme_has_the_derived_bounds(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    script.roofline()
     assert capsys.readouterr().out in (Path(__file__).parents[2] / "kernels/README.md").read_text()
