@@ -112,7 +112,8 @@ class Scanner:
         enough = None if self.tiles else self.max_side
         at_once = self.reader.threads * self.reader.batch
         load = partial(_loaded, enough=enough, decode=self._decoders.decode if self._decoders else decode)
-        return self._examined(ahead(load, self._opened(frames), DECODED_AHEAD * at_once, self.reader.threads))
+        threads = min(at_once, os.cpu_count() or 1)
+        return self._examined(ahead(load, self._opened(frames), DECODED_AHEAD * at_once, threads))
 
     def _opened(self, frames: Iterable[Frame]) -> Iterator[Frame | Loaded]:
         """Pictures as they are; videos as their frames, which cannot be decoded but one after the other."""

@@ -10,9 +10,9 @@ from mag_rt.pipeline import ahead
 from mag_rt.sinks.images import ImageSink
 from mag_rt.sinks.jsonl import JsonlSink
 
-DRAWING_THREADS = max(1, min(2, (os.cpu_count() or 1) // 2))
-"""Drawing takes a fraction of what the network does; each thread's picture takes memory."""
-DRAWN_AHEAD = 3
+DRAWING_THREADS = max(1, min(8, (os.cpu_count() or 1) // 2))
+"""Half of the cores: for a large photo a mask takes as long to write as it takes to decode. Each takes memory."""
+DRAWN_AHEAD = DRAWING_THREADS + 2
 """Findings whose pictures are being written while the next ones are read."""
 
 

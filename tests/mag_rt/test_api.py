@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import mag_rt
-from mag_rt import BundleError, MagrtError, Scanner, SourceError
+from mag_rt import BundleError, MagrtError, Scanner, SourceError, pictures
 from tests.conftest import grey_with_red_box, save
 
 ROOT = Path(__file__).parents[2]
@@ -234,6 +234,23 @@ def test_a_slow_consumer_has_few_pictures_decoded_ahead(scanner: Scanner, inbox:
         path.unlink()
     ahead = sum(finding.error is None for finding in findings)
     assert 1 <= ahead <= 4 * scanner.reader.threads * scanner.reader.batch
+
+
+def test_a_reader_of_batches_has_its_pictures_decoded_side_by_side(
+    scanner: Scanner, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose thread there is one of, as on a GPU: it would wait for one core to decode for it."""
+    monkeypatch.setattr(scanner.reader, "threads", 1)
+    monkeypatch.setattr(scanner.reader, "batch", 4, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    meeting = threading.Barrier(3, timeout=20)
+
+    def met(data: bytes, enough: int | None = None) -> pictures.Decoded:
+        meeting.wait()
+        return pictures.decode(data, enough)
+
+    monkeypatch.setattr("mag_rt.scanner.decode", met)
+    assert [finding.error for finding in scanner.scan([inbox])] == 60 * [None]
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(red_model: Path, tmp_path: Path) -> None:
