@@ -97,9 +97,8 @@ def measure(precision: str, rtx: bool, number: int, with_stand_in: bool) -> None
         reader = open_tensorrt(bundle, bundle.max_side, tiles=False, precision=precision, rtx=rtx)
     try:
         run = reader.batch // 2
-        print(
-            f"{name}, {reader.name} {reader.version}, {precision}, {run} pictures to a run; bus {peak / 1e9:.1f} GB/s"
-        )
+        library = "PyTorch for TensorRT" if with_stand_in else f"{reader.name} {reader.version}"
+        print(f"{name}, {library}, {precision}, {run} pictures to a run; bus {peak / 1e9:.1f} GB/s")
         for size in SIZES:
             pictures = (check_pictures(size) * (number // 6 + 1))[:number]
             together = number / seconds(in_calls_of(reader, pictures, number))

@@ -16,6 +16,7 @@ page-locked memory and pieces of the arena of the Gpu, which the reader takes ov
 TensorRT's own.
 """
 
+import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from functools import partial
@@ -37,12 +38,17 @@ from mag_rt.engines import Size, Spec, UnloadableError, engine_for, load_library
 from mag_rt.findings import Failure, Look, Reading, grey_level, read, together
 from mag_rt.layout import STATISTICS, counts
 from mag_rt.pictures import Picture
+from mag_rt.pipeline import ahead
 from mag_rt.reading import OVERLAP, HostReader
 
 ARENA_BYTES = 512 << 20
 """Of the Gpu to open for a reader."""
 TILES_ARENA_BYTES = 2 << 30
 """The same for pictures in tiles, whose maps add up in 52 bytes for each pixel."""
+READING_THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
+"""Regions of a large mask take a core longer than the GPU takes to make it."""
+READ_AHEAD = 2 * READING_THREADS
+"""Pictures whose regions are looked for while the GPU makes the next masks."""
 SLOT_BYTES = 128 << 20
 """Of the arena for each slot's pictures and masks, or a quarter of it; the rest is for the planes."""
 
@@ -96,16 +102,23 @@ class TensorRTReader:
         readings: list[Reading | Failure | None] = [None] * len(pictures)
         tasks = [self._batching.tasks(i, *each) for i, each in enumerate(zip(pictures, sizes, strict=True))]
         fitting = [each for each in tasks if all(map(self._batching.fits, each))]
-        looks: dict[Task, Look | Failure] = {}
-        with closing(self._looks([task for each in fitting for task in each])) as found:
-            for task, look in found:
-                looks[task], same = look, tasks[task.index]
-                if all(each in looks for each in same):
-                    readings[task.index] = self._reading(*(looks.pop(each) for each in same))
+        with closing(ahead(self._numbered_reading, self._looked_at(fitting), READ_AHEAD, READING_THREADS)) as found:
+            for index, reading in found:
+                readings[index] = reading
         return [
             reading or self._read_on_cpu(picture, size)
             for reading, picture, size in zip(readings, pictures, sizes, strict=True)
         ]
+
+    def _looked_at(self, pictures: list[list[Task]]) -> Generator[tuple[int, list[Look | Failure]], None, None]:
+        """The looks at each picture and its number, as soon as they are complete."""
+        looks: dict[Task, Look | Failure] = {}
+        of = {task.index: tasks for tasks in pictures for task in tasks}
+        with closing(self._looks([task for tasks in pictures for task in tasks])) as found:
+            for task, look in found:
+                looks[task], same = look, of[task.index]
+                if all(each in looks for each in same):
+                    yield task.index, [looks.pop(each) for each in same]
 
     def _looks(self, tasks: list[Task]) -> Generator[tuple[Task, Look | Failure], None, None]:
         """What the tasks give, in the order of their runs; the next run is under way as one's are looked at."""
@@ -211,6 +224,10 @@ class TensorRTReader:
             return Failure("overflow", f"{lost} values of the engine's annotation are NaN or infinite{why}")
         # A copy: the slot's memory is the next run's.
         return mask.copy(), counts(record, len(self._bundle.classes))
+
+    def _numbered_reading(self, numbered: tuple[int, list[Look | Failure]]) -> tuple[int, Reading | Failure]:
+        index, looks = numbered
+        return index, self._reading(*looks)
 
     def _reading(self, whole: Look | Failure, close: Look | Failure | None = None) -> Reading | Failure:
         """Of a picture's one look, or of two."""

@@ -237,6 +237,16 @@ def test_overlapping_tiles_are_blended_by_weight(
     assert np.abs(at_once - in_batches).max() < 1e-6
 
 
+def test_a_block_may_lie_under_any_of_more_tiles_than_it_has_threads(blend_tiles: Blend) -> None:
+    """And each of them counts where it is: in the order of their numbers, wherever they lie."""
+    corners = grid_of_tiles((40, 70), (5, 6), 3)
+    corners = corners[np.random.default_rng(8).permutation(len(corners))]
+    assert len(corners) > 256
+    tiles = np.random.default_rng(9).random((len(corners), 2, 5, 6)).astype(np.float32)
+    at_once = blend_tiles(tiles, corners, 3, (40, 70), len(tiles))
+    assert np.abs(at_once - blended_tiles(tiles, corners, 3, (40, 70))).max() < 1e-6
+
+
 def test_tiles_of_one_map_give_it_back(blend_tiles: Blend) -> None:
     whole = np.random.default_rng(6).random((3, 48, 56), np.float32)
     corners = np.array([(x, y) for y in (0, 24) for x in (0, 16, 32)], np.int32)

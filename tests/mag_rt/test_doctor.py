@@ -164,7 +164,7 @@ def test_the_benchmark_runs(host: None, monkeypatch: pytest.MonkeyPatch, capsys:
     spec.loader.exec_module(benchmark)
     for name, value in {"SIZES": [(30, 40)], "ROUNDS": 1, "COPY": 1 << 20}.items():
         monkeypatch.setattr(benchmark, name, value)
-    benchmark.measure("float16", False, 9)
+    benchmark.measure("float16", False, 9, False)
     head, line = capsys.readouterr().out.splitlines()
     assert "4 pictures to a run; bus" in head
     assert line.split()[:3] == ["40", "x", "30"] and "alone (x " in line and "GB/s" in line
