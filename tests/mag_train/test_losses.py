@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mag_train.config import LossConfig
 from mag_train.losses import (
     annotation_loss,
     annotator_loss,
     balanced_loss,
+    cross_entropy,
     discriminator_loss,
     fidelity_loss,
     hiding_loss,
@@ -90,6 +92,20 @@ def test_the_cross_entropy_of_the_edge_preset_is_on_the_mask_alone() -> None:
     with_it = annotation_loss(truth, annotation, counted, LossConfig(mask_cross_entropy=2.0))
     entropy = -(math.log(0.75) + math.log(0.5) + math.log(0.75) + math.log(1.0)) / 4
     assert with_it - annotation_loss(truth, annotation, counted, PAPER) == pytest.approx(2 * entropy, rel=1e-5)
+
+
+def test_the_cross_entropy_is_torchs_and_learns_from_answers_that_are_wholly_wrong() -> None:
+    torch.manual_seed(1)
+    logits = torch.randn(2, 3, 16, 16, requires_grad=True)
+    truth = (torch.rand(2, 3, 16, 16) < 0.3).float()
+    expected = functional.binary_cross_entropy(torch.sigmoid(logits), truth, reduction="none")
+    found = cross_entropy(truth, torch.sigmoid(logits))
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(each.sum(), logits)[0] for each in (found, expected)]
+    torch.testing.assert_close(*gradients)
+    wrong = torch.tensor([1.0, 0.0], requires_grad=True)
+    (gradient,) = torch.autograd.grad(cross_entropy(torch.tensor([0.0, 1.0]), wrong).sum(), wrong)
+    assert gradient.isfinite().all()
 
 
 def test_the_cross_entropy_of_classes_is_summed_over_them_where_they_are_known() -> None:
