@@ -23,7 +23,7 @@ GRID = 16
 """Tiles begin at multiples of this many pixels, as a JPEG's blocks of subsampled colours do: the network sees those."""
 
 MOST_THREADS = 4
-"""Pictures read at the same time: each takes memory; further cores help with each picture."""
+"""Pictures decoded, and read, at the same time: each takes memory; further cores help with each picture."""
 
 GPU_BACKENDS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Backends on an NVIDIA GPU and the modules that they need."""

@@ -19,7 +19,7 @@ from mag_rt.isolation import Decoders
 from mag_rt.loading import Decode, Loaded, load_picture, load_video
 from mag_rt.pictures import Decoded, Picture, decode
 from mag_rt.pipeline import ahead, windows
-from mag_rt.reading import Reader, open_reader
+from mag_rt.reading import MOST_THREADS, Reader, open_reader
 from mag_rt.sources import Frame, find
 from mag_rt.video import ONE_A_SECOND, Sampling, is_video, shots
 
@@ -112,7 +112,7 @@ class Scanner:
         enough = None if self.tiles else self.max_side
         at_once = self.reader.threads * self.reader.batch
         load = partial(_loaded, enough=enough, decode=self._decoders.decode if self._decoders else decode)
-        threads = min(at_once, os.cpu_count() or 1)
+        threads = min(at_once, os.cpu_count() or 1, MOST_THREADS)
         return self._examined(ahead(load, self._opened(frames), DECODED_AHEAD * at_once, threads))
 
     def _opened(self, frames: Iterable[Frame]) -> Iterator[Frame | Loaded]:

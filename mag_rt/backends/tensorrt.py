@@ -3,11 +3,12 @@
 A call is cut into *runs* of the engine, and each run has one of two *slots* in turn. Three parties work at the same
 time, each in its own order; arrows are the events (recorded by the one, waited for by the other):
 
-    host           stage k+1 ............  wait for download k, make its readings  stage k+2 ...
+    host           stage k+1 ............  wait for download k, copy its masks  stage k+2 ...
     copy stream    upload k+1 ──uploaded──▸         wait ▸ download k ──downloaded──▸ host
     compute stream              wait ▸ prepare, engine, finish of k+1 ──computed──▸ copy stream
 
 The copy stream gets download k behind upload k+1: else that upload would wait until run k is computed.
+Regions are looked for in the copied masks by threads of their own.
 
 Who owns what. A slot has what two parties touch: staged and uploaded pictures, masks, counts; it is the run's from the
 staging until the host has waited for `downloaded`, and that wait is what makes it free for run k+2. What only the
