@@ -23,6 +23,8 @@ SMALLEST_OBJECT = 0.01
 """Share of the picture below which a class is not listed among the objects."""
 EVIDENCE_SHARE = 0.01
 """Share of the picture's pixels, the most suspicious ones, whose mean probability is the evidence for the score."""
+TELLING_QUALITY = 78
+"""Of a JPEG that may be called authentic: saved below it, twice as many splices would be (docs/model-card.md)."""
 GREY: NDArray[np.float32] = np.arange(256, dtype=np.float32) / np.float32(255)
 """The probability that each grey level of a mask stands for."""
 LIKELY = 128
@@ -261,11 +263,15 @@ def score(evidence: float, pixels: int, calibration: Calibration) -> float:
     return (1 + math.tanh(odds / 2)) / 2  # the logistic function, finite whatever a bundle says
 
 
-def verdict(score: float, pixels: int, calibration: Calibration) -> Verdict:
-    """What to call a picture of this score of which the network saw so many pixels: the tool may be unsure."""
+def verdict(score: float, pixels: int, calibration: Calibration, quality: int | None = None) -> Verdict:
+    """What to call a picture of this score of which the network saw so many pixels: the tool may be unsure.
+
+    `quality`: at which it was saved, if as a JPEG.
+    """
     if score >= calibration.spliced:
         return "spliced" if pixels >= calibration.small else "inconclusive"
-    return "authentic" if score <= calibration.authentic else "inconclusive"
+    told = quality is None or quality >= TELLING_QUALITY
+    return "authentic" if score <= calibration.authentic and told else "inconclusive"
 
 
 def regions(mask: NDArray[np.uint8], level: int, box: tuple[int, int, int, int]) -> list[Region]:

@@ -15,6 +15,7 @@ from rich.text import Text
 from mag_rt import bundle as bundles
 from mag_rt.bundle import NETWORKS, Bundle, numbers
 from mag_rt.errors import BundleError
+from mag_rt.findings import TELLING_QUALITY
 from mag_rt.terminal import UNUSABLE, stop
 from mag_rt.wording import printable
 
@@ -136,6 +137,7 @@ def _verdicts(bundle: Bundle) -> list[str]:
     )
     if calibration.small > 1:
         meaning += f"; pictures of fewer than {calibration.small:,} pixels are never called spliced"
+    meaning += f"; a JPEG of a quality below {TELLING_QUALITY} is never called authentic"
     check = bundle.training.get("calibration_check")
     share = numbers(check if isinstance(check, dict) else {})
     try:

@@ -89,7 +89,8 @@ class Decoders:
             with _nothing_else():
                 if "error" not in header:
                     height, width = map(int, header["size"])
-                    return Decoded(_checked(picture, height, width), (height, width))
+                    quality = None if header["quality"] is None else int(header["quality"])
+                    return Decoded(_checked(picture, height, width), (height, width), quality)
                 failure = _failure(header)
         raise failure
 
@@ -290,7 +291,7 @@ def _answer(
 ) -> None:
     if header["do"] == "decode":
         decoded = decode(data, header["enough"])
-        _send_picture(channel, {"size": decoded.size}, decoded.picture)
+        _send_picture(channel, {"size": decoded.size, "quality": decoded.quality}, decoded.picture)
     else:
         sampling = Sampling(header["every"], header["fps"])
         for shot in shots(header["path"], sampling, _sign_of_life(channel)):

@@ -49,6 +49,9 @@ _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
 """Of a segment that has a length."""
 _JPEG_FRAMES, _JPEG_EXIF, _JPEG_SCAN = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}, 0xE1, 0xDA
+_JPEG_STEPS = 0xDB
+_STEPS_AT_50 = 57.625
+"""Mean of the table that brightness is quantised with at libjpeg's quality 50 (ITU-T T.81, table K.1)."""
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 _PNG_PICTURE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT"})
 """The chunks that a PNG's picture and its orientation are in."""
@@ -72,6 +75,8 @@ class Decoded:
 
     picture: Picture
     size: tuple[int, int]
+    quality: int | None = None
+    """At which it was saved as a JPEG, 1 to 100 as libjpeg counts; None for what is no JPEG."""
 
 
 def decode(data: bytes, enough: int | None = None) -> Decoded:
@@ -110,11 +115,12 @@ def decode(data: bytes, enough: int | None = None) -> Decoded:
             picture = _decoded(_still(data) if data.startswith(_PNG) else data, reduction)
     except MemoryError:
         raise PictureError("too-large", "there is not enough memory to decode it") from None
+    quality = _quality(data) if data.startswith(_JPEG) else None
     if reduction == 1:
-        return Decoded(picture, picture.shape[:2])
+        return Decoded(picture, picture.shape[:2], quality)
     height, width = (-(-side // reduction) for side in claimed)
     turned = _is_turned(data) if height == width else picture.shape[:2] != (height, width)
-    return Decoded(picture, claimed[::-1] if turned else claimed)
+    return Decoded(picture, claimed[::-1] if turned else claimed, quality)
 
 
 def _is_known(data: bytes) -> bool:
@@ -243,6 +249,19 @@ def _frame(jpeg: bytes) -> int:
         if marker == _JPEG_SCAN:
             break
     raise PictureError("not-a-picture", _DAMAGED)
+
+
+def _quality(jpeg: bytes) -> int | None:
+    """At which libjpeg's steps for brightness would be as large, on average, as the file's are."""
+    for marker, at in _segments(jpeg):
+        if marker == _JPEG_SCAN:
+            break
+        if marker == _JPEG_STEPS and jpeg[at + 4 : at + 5] in (b"\x00", b"\x10"):  # of 8 or of 16 bits, of brightness
+            step = 1 + jpeg[at + 4] // 16  # bytes
+            table = jpeg[at + 5 : at + 5 + 64 * step].ljust(64 * step, b"\x01")
+            share = float(np.frombuffer(table, f">u{step}").mean()) / _STEPS_AT_50
+            return min(max(round(100 - 50 * share if share <= 1 else 50 / share), 1), 100)
+    return None
 
 
 def _is_turned(jpeg: bytes) -> bool:

@@ -170,7 +170,7 @@ class Scanner:
             height=decoded.size[0],
             sha256=loaded.sha256,
             score=value,
-            verdict=verdict(value, reading.pixels, self.calibration),
+            verdict=verdict(value, reading.pixels, self.calibration, decoded.quality),
             regions=reading.regions,
             objects=reading.objects,
             mask=reading.mask,

@@ -10,6 +10,7 @@ import pytest
 from mag_rt.bundle import CLASS_NAMES
 from mag_rt.findings import (
     MOST_REGIONS,
+    TELLING_QUALITY,
     Counts,
     Finding,
     Region,
@@ -52,6 +53,12 @@ def test_a_small_picture_is_not_called_spliced() -> None:
     small = replace(CALIBRATION, small=50_000)
     assert [verdict(1.0, pixels, small) for pixels in (1, 49_999, 50_000)] == ["inconclusive"] * 2 + ["spliced"]
     assert [verdict(value, 100, small) for value in (0.0, 0.5)] == ["authentic", "inconclusive"]
+
+
+def test_a_picture_that_was_saved_coarsely_is_not_called_authentic() -> None:
+    found = [verdict(0.0, 1, CALIBRATION, quality) for quality in (None, 100, TELLING_QUALITY, TELLING_QUALITY - 1, 1)]
+    assert found == ["authentic"] * 3 + ["inconclusive"] * 2
+    assert [verdict(value, 1, CALIBRATION, 1) for value in (0.5, 1.0)] == ["inconclusive", "spliced"]
 
 
 def test_the_larger_a_picture_the_more_evidence_the_same_score_takes() -> None:

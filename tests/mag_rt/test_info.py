@@ -58,7 +58,7 @@ def test_a_person_reads_what_a_verdict_means_and_how_often_it_is_wrong(model: Pa
 def test_a_person_reads_which_pictures_are_too_small_to_be_called_spliced(red_bundle: Bundle, tmp_path: Path) -> None:
     calibration = replace(red_bundle.calibration, small=50_000)
     bundles.save(replace(red_bundle, calibration=calibration), tmp_path / "model")
-    assert "pictures of fewer than 50,000 pixels are never called spliced" in said(tmp_path / "model")
+    assert "pictures of fewer than 50,000 pixels are never called spliced; a JPEG" in said(tmp_path / "model")
 
 
 def test_a_person_reads_training_licence_and_limits(model: Path) -> None:

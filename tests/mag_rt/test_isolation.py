@@ -46,6 +46,7 @@ def test_pictures_and_errors_are_those_of_the_decoder_itself() -> None:
             else:
                 decoded = decoders.decode(data, 32)
                 assert np.array_equal(decoded.picture, expected.picture) and decoded.size == expected.size, case.name
+                assert decoded.quality == expected.quality, case.name
 
 
 def test_frames_are_those_of_the_video(tmp_path: Path) -> None:

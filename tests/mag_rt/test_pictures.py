@@ -130,6 +130,24 @@ def test_a_jpeg_is_decoded_no_larger_than_needed(enough: int | None, shape: tupl
     assert decoded.size == (601, 903) and decoded.picture.shape[:2] == shape
 
 
+@pytest.mark.parametrize("quality", [20, 50, 70, 77, 78, 90, 98])
+@pytest.mark.parametrize("enough", [None, 40])
+def test_the_quality_of_a_jpeg_is_that_of_its_tables(quality: int, enough: int | None) -> None:
+    jpeg = cv2.imencode(".jpg", SCENE, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    assert decode(jpeg, enough).quality == quality
+    for suffix in (".png", ".webp"):
+        assert decode(encoded(SCENE, suffix)).quality is None
+
+
+def test_tables_of_16_bits_and_colour_before_brightness() -> None:
+    jpeg = cv2.imencode(".jpg", SCENE, [cv2.IMWRITE_JPEG_QUALITY, 30])[1].tobytes()
+    brightness, colour = (jpeg.index(b"\xff\xdb\x00\x43" + bytes([number])) for number in (0, 1))
+    steps = jpeg[brightness + 5 : brightness + 69]
+    wide = b"\xff\xdb\x00\x83\x10" + b"".join(b"\0" + steps[at : at + 1] for at in range(64))
+    swapped = jpeg[:brightness] + jpeg[colour : colour + 69] + wide + jpeg[colour + 69 :]
+    assert decode(swapped).quality == decode(jpeg).quality == 30
+
+
 def test_a_turned_jpeg_decoded_smaller_keeps_the_size_that_a_viewer_shows() -> None:
     data = encoded(cv2.resize(SCENE, (903, 601)), ".jpg")
     decoded = decode(data[:2] + exif_with_orientation(6) + data[2:], 100)

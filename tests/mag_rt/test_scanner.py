@@ -25,6 +25,19 @@ def scanner(red_model: Path):
         yield scanner
 
 
+@pytest.mark.parametrize("isolate", [False, True] if os.name == "posix" else [False])
+def test_a_jpeg_that_was_saved_coarsely_is_not_called_authentic(red_model: Path, tmp_path: Path, isolate: bool) -> None:
+    picture = np.zeros((40, 60, 3), np.uint8)
+    save(tmp_path / "in" / "a.png", picture)
+    for quality in (60, 95):
+        jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+        (tmp_path / "in" / f"{quality}.jpg").write_bytes(jpeg)
+    with Scanner(red_model, isolate=isolate) as scanner:
+        verdicts = {Path(each.source or "").name: each.verdict for each in scanner.scan(tmp_path / "in")}
+        assert scanner.scan_image(picture).verdict == "authentic"
+    assert verdicts == {"60.jpg": "inconclusive", "95.jpg": "authentic", "a.png": "authentic"}
+
+
 def test_the_map_lies_where_the_splice_is_at_the_size_of_the_picture(scanner: Scanner) -> None:
     picture = grey_with_red_box(75, 101, (40, 30, 21, 17))
     finding = scanner.scan_image(picture)
