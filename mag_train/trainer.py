@@ -103,12 +103,10 @@ class Run:
         optim = self.config.optim
         adversary: dict[str, Any] = {"lr": optim.adversary_lr, "betas": (0.5, 0.999), "weight_decay": 0.0}
         annotator: dict[str, Any] = {"lr": optim.lr, "betas": optim.annotator_betas, "weight_decay": optim.weight_decay}
-        scaled = self.config.precision == "16-mixed"  # its scaler cannot tell a fused step, behind Fabric, to leave out
         players = {}
         for name, network in self.mag.named_children():
-            options = annotator if name == "annotator" else adversary
-            optimiser = AdamW(network.parameters(), **options, fused=not scaled)
-            scaler = GradScaler(self.fabric.device.type, enabled=scaled)
+            optimiser = AdamW(network.parameters(), **(annotator if name == "annotator" else adversary))
+            scaler = GradScaler(self.fabric.device.type, enabled=self.config.precision == "16-mixed")
             clip = optim.clip if name == "annotator" and optim.clip else math.inf
             module, moved_optimiser = self.fabric.setup(network, optimiser)
             players[name] = Player(module, moved_optimiser, scaler, clip)
@@ -315,10 +313,10 @@ class Run:
         self.mag.load_state_dict(state["networks"])
         self.average.load_state_dict(state["average"])
         for name, player in self.game.players.items():
-            saved = state["optimisers"][name]
-            groups = zip(player.optimiser.param_groups, saved["param_groups"], strict=True)
-            as_now = [{**now, "params": then["params"]} for now, then in groups]
-            player.optimiser.load_state_dict({**saved, "param_groups": as_now})
+            configured = [{**group, "params": None} for group in player.optimiser.param_groups]
+            player.optimiser.load_state_dict(state["optimisers"][name])
+            for group, now in zip(player.optimiser.param_groups, configured, strict=True):
+                group.update(now, params=group["params"])
             if scaler := state["scalers"][name]:  # empty unless it trained in float16
                 player.scaler.load_state_dict(scaler)
         if len(state["random"]) == self.fabric.world_size:
