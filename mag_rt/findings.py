@@ -24,7 +24,7 @@ SMALLEST_OBJECT = 0.01
 EVIDENCE_SHARE = 0.01
 """Share of the picture's pixels, the most suspicious ones, whose mean probability is the evidence for the score."""
 TELLING_QUALITY = 78
-"""Of a JPEG that may be called authentic: saved below it, twice as many splices would be (docs/model-card.md)."""
+"""Of a JPEG that may be called authentic: of splices saved below it twice as many would be (docs/model-card.md)."""
 GREY: NDArray[np.float32] = np.arange(256, dtype=np.float32) / np.float32(255)
 """The probability that each grey level of a mask stands for."""
 LIKELY = 128
@@ -266,7 +266,7 @@ def score(evidence: float, pixels: int, calibration: Calibration) -> float:
 def verdict(score: float, pixels: int, calibration: Calibration, quality: int | None = None) -> Verdict:
     """What to call a picture of this score of which the network saw so many pixels: the tool may be unsure.
 
-    `quality`: at which it was saved, if as a JPEG.
+    `quality`: at which it was saved, if as a JPEG whose pixels the network saw much as they are.
     """
     if score >= calibration.spliced:
         return "spliced" if pixels >= calibration.small else "inconclusive"

@@ -137,7 +137,7 @@ def _verdicts(bundle: Bundle) -> list[str]:
     )
     if calibration.small > 1:
         meaning += f"; pictures of fewer than {calibration.small:,} pixels are never called spliced"
-    meaning += f"; a JPEG of a quality below {TELLING_QUALITY} is never called authentic"
+    meaning += f"; a JPEG of a quality below {TELLING_QUALITY} is not called authentic unless it is shrunk a lot"
     check = bundle.training.get("calibration_check")
     share = numbers(check if isinstance(check, dict) else {})
     try:

@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from math import prod
 from types import TracebackType
 from weakref import WeakSet
 
@@ -162,6 +163,8 @@ class Scanner:
         if isinstance(reading, Failure):
             return _failed(replace(loaded, failure=reading))
         value = score(reading.evidence, reading.pixels, self.calibration)
+        # What saving did to single pixels is gone, like these themselves, where the scan shrinks a picture a lot.
+        told_by = decoded.quality if 2 * reading.pixels > prod(decoded.size) else None
         return Finding(
             loaded.frame.source,
             loaded.frame.index,
@@ -170,7 +173,7 @@ class Scanner:
             height=decoded.size[0],
             sha256=loaded.sha256,
             score=value,
-            verdict=verdict(value, reading.pixels, self.calibration, decoded.quality),
+            verdict=verdict(value, reading.pixels, self.calibration, told_by),
             regions=reading.regions,
             objects=reading.objects,
             mask=reading.mask,

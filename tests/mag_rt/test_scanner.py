@@ -36,6 +36,8 @@ def test_a_jpeg_that_was_saved_coarsely_is_not_called_authentic(red_model: Path,
         verdicts = {Path(each.source or "").name: each.verdict for each in scanner.scan(tmp_path / "in")}
         assert scanner.scan_image(picture).verdict == "authentic"
     assert verdicts == {"60.jpg": "inconclusive", "95.jpg": "authentic", "a.png": "authentic"}
+    with Scanner(red_model, max_side=30, isolate=isolate) as scanner:
+        assert {each.verdict for each in scanner.scan(tmp_path / "in")} == {"authentic"}
 
 
 def test_the_map_lies_where_the_splice_is_at_the_size_of_the_picture(scanner: Scanner) -> None:
