@@ -3,7 +3,7 @@
 import math
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -24,11 +25,12 @@ from mag_train.checkpoint import RunError, load_checkpoint, save_checkpoint
 from mag_train.config import Config, override
 from mag_train.data.opening import HeldOutGoneError, held_out_of, name_in, open_stream
 from mag_train.data.stream import RawPictures, batches
-from mag_train.data.targets import Pictures, pictures
+from mag_train.data.targets import pictures
 from mag_train.devices import launch, of_each_process
 from mag_train.log import Log
 from mag_train.metrics import average_precision
 from mag_train.models import Mag
+from mag_train.recorded import Recorded, Step
 from mag_train.step import Game, Player, Terms, adversarial_iteration, unretouched_iteration, warm_up_iteration
 from mag_train.stopping import stop_request
 from mag_train.warm_start import warm_start
@@ -56,6 +58,7 @@ class Run:
         torch.manual_seed(config.seed)
         self._open(held_out)
         self.mag = Mag(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.recorded: dict[Step, Recorded] = {}
         self.game = Game(self._players(), fabric, config)
         self._refuse_crop()
         decay = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
@@ -105,7 +108,11 @@ class Run:
         annotator: dict[str, Any] = {"lr": optim.lr, "betas": optim.annotator_betas, "weight_decay": optim.weight_decay}
         players = {}
         for name, network in self.mag.named_children():
-            optimiser = AdamW(network.parameters(), **(annotator if name == "annotator" else adversary))
+            options = annotator if name == "annotator" else adversary
+            if self.records:
+                rate = torch.tensor(options["lr"], device=self.fabric.device)  # what is recorded looks there each time
+                options = {**options, "lr": rate, "capturable": True, "fused": True}
+            optimiser = AdamW(network.parameters(), **options)
             scaler = GradScaler(self.fabric.device.type, enabled=self.config.precision == "16-mixed")
             clip = optim.clip if name == "annotator" and optim.clip else math.inf
             module, moved_optimiser = self.fabric.setup(network, optimiser)
@@ -195,10 +202,17 @@ class Run:
             self._refuse_nan(terms, raw_a.sources + raw_b.sources)
         return terms, waited
 
-    def _step(self, joined: bool) -> Callable[[Game, Pictures, Pictures], Terms]:
-        if not joined:
-            return warm_up_iteration
-        return adversarial_iteration if "retoucher" in self.game.players else unretouched_iteration
+    def _step(self, joined: bool) -> Step:
+        step = warm_up_iteration
+        if joined:
+            step = adversarial_iteration if "retoucher" in self.game.players else unretouched_iteration
+        return self.recorded.setdefault(step, Recorded(step)) if self.records else step
+
+    @property
+    def records(self) -> bool:
+        """Whether iterations are recorded: on one GPU, where nothing between their kernels is decided on the host."""
+        alone = self.fabric.world_size == 1 and self.config.optim.accumulate == 1
+        return self.on_gpu and alone and self.config.precision != "16-mixed"
 
     def _any(self, flag: bool) -> bool:
         """Whether the flag is up in any process, so that all of them leave the loop together."""
@@ -233,7 +247,10 @@ class Run:
         for player in self.game.players.values():
             base = optim.lr if player is self.game.players["annotator"] else optim.adversary_lr
             for group in player.optimiser.param_groups:
-                group["lr"] = base * factor
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(base * factor)
+                else:
+                    group["lr"] = base * factor
         return optim.lr * factor
 
     def _end_epoch(self, log: Log | None) -> None:
@@ -313,10 +330,10 @@ class Run:
         self.mag.load_state_dict(state["networks"])
         self.average.load_state_dict(state["average"])
         for name, player in self.game.players.items():
-            configured = [{**group, "params": None} for group in player.optimiser.param_groups]
-            player.optimiser.load_state_dict(state["optimisers"][name])
-            for group, now in zip(player.optimiser.param_groups, configured, strict=True):
-                group.update(now, params=group["params"])
+            saved = state["optimisers"][name]
+            groups = zip(player.optimiser.param_groups, saved["param_groups"], strict=True)
+            as_now = [{**now, "params": before["params"]} for now, before in groups]
+            player.optimiser.load_state_dict({**saved, "param_groups": as_now})
             if scaler := state["scalers"][name]:  # empty unless it trained in float16
                 player.scaler.load_state_dict(scaler)
         if len(state["random"]) == self.fabric.world_size:
