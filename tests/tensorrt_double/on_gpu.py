@@ -54,6 +54,10 @@ Known = list[NDArray[Any] | None]
 Attributes = dict[str, Any]
 
 
+def _dtype(dtype: np.dtype[Any]) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype)).dtype
+
+
 def _placed(array: NDArray[Any], device: str) -> Tensor:
     tensor = torch.from_numpy(array.copy()).to(device)
     return tensor.contiguous(memory_format=CHANNELS_LAST) if tensor.ndim == 4 else tensor
@@ -117,8 +121,7 @@ def _mean(given: Given, known: Known, attributes: Attributes) -> Tensor:
 
 
 def _cast(given: Given, _: Known, attributes: Attributes) -> Tensor:
-    dtype = helper.tensor_dtype_to_np_dtype(attributes["to"])
-    return given[0].to(torch.from_numpy(np.empty(0, dtype)).dtype)
+    return given[0].to(_dtype(helper.tensor_dtype_to_np_dtype(attributes["to"])))
 
 
 def _of_tensors(function: Callable[..., Tensor]) -> Callable[[Given, Known, Attributes], Tensor]:
@@ -163,7 +166,7 @@ class ICudaEngine(double.ICudaEngine):
         torch.cuda.synchronize()  # the weights are there for every stream
 
     def of_zeros(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-        dtypes = {name: torch.from_numpy(np.empty(0, double.TYPES[self.inputs[name].type][1])).dtype for name in shapes}
+        dtypes = {name: _dtype(double.TYPES[self.inputs[name].type][1]) for name in shapes}
         return self.network({name: torch.zeros(s, dtype=dtypes[name], device="cuda") for name, s in shapes.items()})
 
 
