@@ -79,8 +79,7 @@ def stand_in(bundle: Bundle, precision: str) -> TensorRTReader:
     from tests.tensorrt_double import on_gpu, serialise
 
     trt, spec = on_gpu.library(), Spec.default(bundle, precision)
-    shapes = [(count, 3, *size) for count, size in zip(spec.batch, spec.sizes, strict=True)]
-    engine = serialise(bundle.network_in(precision), {"image": shapes})
+    engine = serialise(bundle.network_in(precision), {"image": spec.shapes})
     with Gpu(checked_bytes(spec, bundle)) as gpu, annotating(trt, engine, bundle, gpu) as annotate:
         print(f"{precision} by PyTorch: {gate(annotate, bundle, precision, *checked_shape(spec, bundle.multiple))}")
     gpu, side = Gpu(ARENA_BYTES), bundle.max_side

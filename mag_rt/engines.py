@@ -73,6 +73,11 @@ class Spec:
             if not 1 <= low <= best <= high:
                 raise EngineError(f"{what} {low},{best},{high} is not smallest, best, largest")
 
+    @property
+    def shapes(self) -> list[tuple[int, int, int, int]]:
+        """N x 3 x H x W of the smallest, the best and the largest input."""
+        return [(count, 3, *size) for count, size in zip(self.batch, self.sizes, strict=True)]
+
     @classmethod
     def default(cls, bundle: Bundle, precision: str) -> "Spec":
         """For pictures as a scan shrinks them by default, best at the shape of a photo, 4:3."""
@@ -127,13 +132,12 @@ def build(trt: Any, network: bytes, spec: Spec, timings: bytes = b"") -> Built:
     # TF32 has ten bits: it would round the picture before the high-pass, which float16 networks keep in float32.
     config.clear_flag(trt.BuilderFlag.TF32)
     profile = builder.create_optimization_profile()
-    shapes = [(count, 3, *size) for count, size in zip(spec.batch, spec.sizes, strict=True)]
     try:
-        profile.set_shape("image", *shapes)
+        profile.set_shape("image", *spec.shapes)
     except (RuntimeError, TypeError, ValueError) as error:  # numbers beyond what the library counts to
-        raise EngineError(f"{title(trt.__name__)} takes no pictures of {shapes}: {error}") from None
+        raise EngineError(f"{title(trt.__name__)} takes no pictures of {spec.shapes}: {error}") from None
     if config.add_optimization_profile(profile) < 0:
-        raise EngineError(f"the {spec.precision} network does not take {shapes}: {journal.reason()}")
+        raise EngineError(f"the {spec.precision} network does not take {spec.shapes}: {journal.reason()}")
     times = trt.__name__ == "tensorrt"  # in TensorRT-RTX timing caches do nothing, and say that they are deprecated
     if times:
         _set_timings(config, timings)
@@ -335,8 +339,7 @@ def _check_interface(definition: Any, spec: Spec) -> None:
             "an annotator turns image into annotation"
         )
     takes = tuple(inputs[0].shape)
-    for count, size in zip(spec.batch, spec.sizes, strict=True):
-        shape = (count, 3, *size)
+    for shape in spec.shapes:
         if len(takes) != 4 or any(have not in (-1, want) for have, want in zip(takes, shape, strict=True)):
             raise EngineError(f"the {spec.precision} network takes {_by(takes)}, and is asked to take {_by(shape)}")
 

@@ -130,8 +130,7 @@ def host(open_gpu: Callable[..., Gpu], monkeypatch: pytest.MonkeyPatch, request:
         return
 
     def build(trt: Any, network: bytes, spec: Spec, timings: bytes = b"") -> engines.Built:
-        shapes = [(count, 3, *size) for count, size in zip(spec.batch, spec.sizes, strict=True)]
-        return engines.Built(double.serialise(network, {"image": shapes}), b"")
+        return engines.Built(double.serialise(network, {"image": spec.shapes}), b"")
 
     def load(rtx: bool) -> Any:
         if rtx:

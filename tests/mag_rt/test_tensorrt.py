@@ -94,8 +94,7 @@ class Maker:
     def engine(self, model: bytes, spec: Spec) -> bytes:
         if hasattr(self.trt, "Builder"):
             return engines.build(self.trt, model, spec).engine
-        shapes = [(count, 3, *size) for count, size in zip(spec.batch, spec.sizes, strict=True)]
-        return double.serialise(model, {"image": shapes})
+        return double.serialise(model, {"image": spec.shapes})
 
     def reader(
         self,
